@@ -48,7 +48,7 @@ def read_places(run: Run, adapter: str | None, tokens: TokenChoice, control: Run
     tables = [each.changes(name).assign(kl=each.reduction("kl", name)) for each, name in runs]
     measured = np.all([table["base_choice"].values >= 0 for table in tables], axis=0)
     if not measured.any():
-        raise StoreError(f"no place of {run.place.name!r} is measured yet; capture more of it")
+        raise StoreError(f"no place of {run.place.name!r} is measured yet, or no logit is a number; capture more of it")
     weight = chosen_token_weights(run, tokens, measured) * token_weights(run)
     is_finite = np.all([np.isfinite(table[kl].values) for table in tables for kl in ("kl", "kl_adapted_base")], axis=0)
     token = np.flatnonzero(is_finite & (weight > 0))

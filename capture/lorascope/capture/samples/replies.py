@@ -25,7 +25,7 @@ def encode_reply_prompts(prompts: Sequence[str], tokenizer: Any, max_length: int
     Raises
     ------
     ValueError
-        If the template refuses a user's message, or a prompt makes no tokens or, with its reply, more than `max_length`.
+        If the template refuses a user's message, or a prompt makes no tokens, or more than `max_length` with its reply.
     """
     if not prompts:
         return {}
@@ -46,8 +46,8 @@ def encode_reply_prompts(prompts: Sequence[str], tokenizer: Any, max_length: int
             raise ValueError(f"the prompt {prompt!r} makes no tokens; leave it out of the file that `replies` names")
         if len(ids) + REPLY_TOKENS > max_length:
             raise ValueError(
-                f"the prompt {prompt[:40]!r} of `replies` makes {len(ids)} tokens, which with {REPLY_TOKENS} of a reply "
-                f"don't fit the context of {max_length}; shorten it"
+                f"the prompt {prompt[:40]!r} of `replies` makes {len(ids)} tokens, which with {REPLY_TOKENS} of a "
+                f"reply don't fit the context of {max_length}; shorten it"
             )
         samples[prompt] = EncodedSample.from_item(item, "reply", ids, np.full(len(ids), TEXT))
     return samples
