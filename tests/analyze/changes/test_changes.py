@@ -143,6 +143,18 @@ def test_a_control_over_other_samples_is_refused(tmp_path: Path, options: Any, n
         changes(planted_run(tmp_path), control=control)
 
 
+def test_tokens_that_were_captured_apart_make_no_word(tmp_path: Path) -> None:
+    n, texts = 8, [" anti", "dote", "s", " x"]
+    position = np.tile([0, 2, 3], n)  # the one at 1 isn't captured
+    ids = np.where(np.repeat(np.arange(n), 3) % 2, 3, np.tile([0, 1, 2], n))
+    rng = np.random.default_rng(0)
+    p, q = (random_distributions(rng, 3 * n, len(texts)) for _ in range(2))
+    tables = {"tokens": {"position": position}, "samples": {"length": [4] * n}}
+    result = changes(store_changes(tmp_path / "r.zarr", p, q, lengths=[3] * n, ids=ids, texts=texts, tables=tables))
+    assert sorted(result["previous"]["previous"].values) == [" anti", " x", "dote", "dotes"]
+    assert sorted(result["words"]["word"].values) == ["anti", "dotes", "x"]
+
+
 def test_a_run_without_changes_is_refused(small: Any) -> None:
     with pytest.raises(StoreError, match="holds no next-token changes; capture it again with `--changes all`"):
         changes(small.run)

@@ -38,8 +38,8 @@ def test_means_by_group() -> None:
 
 def test_text_before_joins_tokens_without_white_space() -> None:
     texts = np.array(["\n", "Answer", ":", " A", "b", "x"], object)
-    sample = np.array([0, 0, 0, 0, 0, 1])
-    assert texts_before(np.arange(6), texts, sample).tolist() == ["\n", "Answer", "Answer:", " A", " Ab", "x"]
+    follows = np.array([False, True, True, True, True, False])
+    assert texts_before(np.arange(6), texts, follows).tolist() == ["\n", "Answer", "Answer:", " A", " Ab", "x"]
 
 
 def test_words_are_known_from_the_token_that_ends_them() -> None:

@@ -130,7 +130,10 @@ def changes(
     role, position = (columns[name][every[0].token].astype(int) for name in ("role", "position"))
     place_bin = np.searchsorted(BINS, position, side="right") - 1
     words = texts[columns["token_id"]]
-    before = texts_before(every[0].token, words, columns["sample"])
+    steps = (np.diff(columns[name].astype(int), prepend=-2) for name in ("sample", "position"))
+    follows = (next(steps) == 0) & (next(steps) == 1)  # the token before in the sample was captured too
+    before = texts_before(every[0].token, words, follows)
+    separated = np.where(follows, words, " " + words)
     attributes = _attributes(run, adapter, every[0]) | {"tokens": describe_choice(tokens)}
     nodes = {
         "/": xr.Dataset(attrs=attributes | ({} if baseline is None else {"control": baseline.place.name})),
@@ -141,7 +144,7 @@ def changes(
         "roles": _dataset("role", group_means(every[0], kl, np.array(ROLES, object)[role])),
         "positions": _dataset("position", group_means(every[0], kl, np.array(BINS)[place_bin])),
         "previous": _dataset("previous", _previous(every[0], kl, before)),
-        "words": _dataset("word", _words(run, every[0], kl, words, role * len(BINS) + place_bin)),
+        "words": _dataset("word", _words(run, every[0], kl, separated, role * len(BINS) + place_bin)),
     }
     return xr.DataTree.from_dict(nodes)
 

@@ -27,14 +27,15 @@ def group_means(places: Places, kl: np.ndarray, labels: np.ndarray) -> pd.DataFr
     return pd.DataFrame({"kl": mean, "kl_se": error, "n": sums["n"], "n_samples": n_samples}).reset_index()
 
 
-def texts_before(token: np.ndarray, texts: np.ndarray, sample: np.ndarray) -> np.ndarray:
+def texts_before(token: np.ndarray, texts: np.ndarray, follows: np.ndarray) -> np.ndarray:
     """Return each place's own text, with that of the token before it if no white space stands between them.
 
-    `token` are the places on the token axis of a run, `texts` and `sample` are by its tokens.
+    `token` are the places on the token axis of a run. `texts` are by its tokens, as is `follows`: whether the token
+    before on the axis is also the one before in the sample, where others may not be captured.
     """
     joined = [
         texts[i - 1] + texts[i]
-        if i and sample[i - 1] == sample[i] and not (texts[i - 1][-1:].isspace() or texts[i][:1].isspace())
+        if follows[i] and not (texts[i - 1][-1:].isspace() or texts[i][:1].isspace())
         else texts[i]
         for i in token.tolist()
     ]
