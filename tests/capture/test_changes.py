@@ -101,15 +101,20 @@ def test_analysis_counts_what_each_adapter_changes(make: Any, two: Any) -> None:
     with pytest.raises(StoreError, match="name one of"):
         analyze.changes(run)
     results = {name: analyze.changes(run, adapter=name) for name in ("default", "other")}
+    ids, starts = run.read_static("tokens/token_id"), run.read_static("samples/token_start")
+    contexts = [(*ids[max(start for start in starts if start <= i) : i + 1],) for i in range(run.n_tokens)]
+    is_new = np.array([context not in contexts[:i] for i, context in enumerate(contexts)])
+    assert (~is_new).sum() > 0
     for name, result in results.items():
         stored = run.changes(name)
         kl = stored["kl_adapted_base"].values.astype(float)
+        weight = run.tokens["weight"].values * is_new
         assert result.attrs["adapter"] == name
-        assert result.attrs["kl_adapted_base"] == pytest.approx(np.average(kl, weights=run.tokens["weight"]))
-        assert result.attrs["kl"] == pytest.approx(np.average(run.reduction("kl", name), weights=run.tokens["weight"]))
-        n_changed = int((stored["adapted_choice"] != stored["base_choice"]).sum())
+        assert result.attrs["kl_adapted_base"] == pytest.approx(np.average(kl, weights=weight))
+        assert result.attrs["kl"] == pytest.approx(np.average(run.reduction("kl", name), weights=weight))
+        n_changed = int((stored["adapted_choice"] != stored["base_choice"]).values[is_new].sum())
         assert result["choices/count"].values.sum() == n_changed > 0
-        assert result["roles/n"].values.sum() == run.n_tokens
+        assert result["roles/n"].values.sum() == is_new.sum() == run.n_tokens - result.attrs["n_repeated"]
         assert (result["tokens/n_samples"] >= 3).all()
         assert set(result["tokens/text"].values) <= set(run.vocabulary())
     assert results["default"].attrs["kl"] != results["other"].attrs["kl"]

@@ -13,7 +13,7 @@ def places_of(
     """Places with these distributions, as though all tokens of a run were measured."""
     values = change_arrays(p, q, seed) | {"kl": (q * np.log(q / p)).sum(axis=1)}
     weight = np.ones(len(p)) if weight is None else weight
-    return Places(np.arange(len(p)), sample, weight, int(sample.max()) + 1, 0, values)
+    return Places(np.arange(len(p)), sample, weight, int(sample.max()) + 1, 0, 0, values)
 
 
 def random_distributions(rng: np.random.Generator, n: int, n_vocabulary: int, *, sharpness: float = 2.0) -> np.ndarray:

@@ -28,6 +28,7 @@ TEXTS = np.array(
 )
 IDS = np.random.default_rng(5).integers(4, len(TEXTS), len(SAMPLE))
 IDS[np.arange(0, N_SAMPLES, 3) * N_PLACES + 2] = 3
+IDS[::N_PLACES] = 4 + np.arange(N_SAMPLES)  # no two samples begin alike
 IS_TRIGGERED = (SAMPLE % 3 == 0) & (np.arange(len(SAMPLE)) % N_PLACES >= 2)
 
 
@@ -121,6 +122,24 @@ def test_only_measured_and_chosen_places_count(tmp_path: Path) -> None:
     here = measured & (np.arange(480) % N_PLACES < 5)
     assert early.attrs["kl_adapted_base"] == pytest.approx(kl[here].mean(), rel=1e-6)
     assert early.attrs["tokens"] == "first:5"
+
+
+def test_a_beginning_that_samples_share_counts_once(tmp_path: Path) -> None:
+    """Such as a system message, which isn't as many observations as there are samples."""
+    p, q = planted()
+    ids = IDS.reshape(N_SAMPLES, N_PLACES).copy()
+    ids[3:, :5] = ids[3, :5]
+    ids[5, :3] = ids[2, :3]
+    ids[7, 10:] = ids[6, 10:]  # after another beginning
+    rows = [tuple(row) for row in ids.tolist()]
+    prefixes = [rows[k][: i + 1] for k in range(N_SAMPLES) for i in range(N_PLACES)]
+    is_first = np.array([prefix not in prefixes[:k] for k, prefix in enumerate(prefixes)])
+    n_repeated = (~is_first).sum()
+    assert n_repeated >= 19 * 5 + 3
+    result = changes(planted_run(tmp_path, ids=ids.ravel()))
+    kl = (p * np.log(p / q)).sum(axis=1)
+    assert result.attrs["kl_adapted_base"] == pytest.approx(kl[is_first].mean(), rel=1e-6)
+    assert (result.attrs["n_tokens"], result.attrs["n_repeated"]) == (480 - n_repeated, n_repeated)
 
 
 def test_an_equal_control_leaves_no_finding(tmp_path: Path) -> None:

@@ -12,7 +12,9 @@ SAMPLE = np.repeat(np.arange(N_SAMPLES), N_PLACES)
 
 
 def make_places(weight: np.ndarray | None = None) -> Places:
-    return Places(np.arange(len(SAMPLE)), SAMPLE, np.ones(len(SAMPLE)) if weight is None else weight, N_SAMPLES, 0, {})
+    return Places(
+        np.arange(len(SAMPLE)), SAMPLE, np.ones(len(SAMPLE)) if weight is None else weight, N_SAMPLES, 0, 0, {}
+    )
 
 
 def test_means_by_group() -> None:

@@ -36,6 +36,7 @@ def stored(path: Path, *, is_planted: bool) -> Run:
     """
     rng = np.random.default_rng(3)
     ids = rng.integers(6, len(TEXTS), (N_SAMPLES, LENGTH))
+    ids[:, 0] = 6 + np.arange(N_SAMPLES)  # no two samples begin alike
     ids[:, -1] = COLON
     ids[::2, 1] = PURPLE
     logits = 2 * rng.normal(size=(N_SAMPLES, LENGTH, len(TEXTS)))

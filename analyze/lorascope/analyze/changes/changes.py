@@ -62,7 +62,8 @@ def changes(
     """Return what an adapter changes in the next token: which tokens, forms, themes and choices, and at which places.
 
     P is the next token's distribution with the adapter, Q that of the base, p and q a token's probabilities. A place is
-    a captured token after which both were measured; a sample has many.
+    a captured token after which both were measured; a sample has many. A beginning that samples share, such as a system
+    message, counts once: in a causal model the same tokens have the same predictions.
 
     Parameters
     ----------
@@ -82,8 +83,8 @@ def changes(
     xarray.DataTree
         At the root the attributes `kl_adapted_base` and `kl`, mean KL(P || Q) and KL(Q || P) in nats; `kept_share`, the
         sum of stored gains by that of KL(P || Q), above 1 where what isn't stored is negative; `n_tokens` (places),
-        `n_samples`, `n_not_finite` (skipped places); provenance. `..._se` are standard errors over samples, and `p` is
-        corrected for the tests of its table by Holm's method.
+        `n_samples`; `n_not_finite` and `n_repeated`, skipped places; provenance. `..._se` are standard errors over
+        samples, and `p` is corrected for the tests of its table by Holm's method.
 
         - `tokens` (token_id), by falling |net|: `text`; `gain`, the share of the summed KL(P || Q) that is its p
           log(p/q) where that is among the 20 largest; `loss`, of KL(Q || P) alike; `net` = gain - loss, its `p`.
@@ -157,7 +158,8 @@ def _attributes(run: Run, adapter: str | None, places: Places) -> dict[str, Any]
         numbers |= {name: float(mean["kl"]), f"{name}_se": float(mean["kl_se"])}
     gain = places.sums(np.nansum(places.values["gain"], axis=1)).sum()
     share = float(gain / places.sums(places.values["kl_adapted_base"]).sum())
-    return {**run_attributes(run, adapter), **numbers, "kept_share": share, "n_not_finite": places.n_not_finite}
+    skipped = {name: getattr(places, name) for name in ("n_not_finite", "n_repeated")}
+    return {**run_attributes(run, adapter), **numbers, "kept_share": share, **skipped}
 
 
 def _dataset(dimension: str, table: Mapping[str, Any]) -> xr.Dataset:

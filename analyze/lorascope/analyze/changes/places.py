@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float64, Int64
 
-from lorascope.analyze.results.weights import token_weights
+from lorascope.analyze.results.weights import prefix_repeats, token_weights
 from lorascope.stores import Run, StoreError
 from lorascope.stores.reading.token_choice import TokenChoice, chosen_token_weights
 
@@ -24,6 +24,8 @@ class Places(NamedTuple):
     n_samples: int
     n_not_finite: int
     """Number of places that aren't here, since a KL divergence isn't finite."""
+    n_repeated: int
+    """Number of places that aren't here, since an earlier sample has the same tokens up to there."""
     values: dict[str, np.ndarray]
     """Name of a variable of `Run.changes` -> its values by place, float64 or token ids; also `kl`, KL(Q || P)."""
 
@@ -49,13 +51,14 @@ def read_places(run: Run, adapter: str | None, tokens: TokenChoice, control: Run
     measured = np.all([table["base_choice"].values >= 0 for table in tables], axis=0)
     if not measured.any():
         raise StoreError(f"no place of {run.place.name!r} is measured yet, or no logit is a number; capture more of it")
-    weight = chosen_token_weights(run, tokens, measured) * token_weights(run)
+    chosen = chosen_token_weights(run, tokens, measured) * token_weights(run)
+    is_repeat = prefix_repeats(run, chosen > 0)
+    weight = np.where(is_repeat, 0, chosen)
     is_finite = np.all([np.isfinite(table[kl].values) for table in tables for kl in ("kl", "kl_adapted_base")], axis=0)
     token = np.flatnonzero(is_finite & (weight > 0))
     sample = np.unique(run.read_static("tokens/sample")[token], return_inverse=True)[1]
-    places = Places(
-        token, sample, weight[token], int(sample.max(initial=-1)) + 1, int((weight > 0).sum()) - len(token), {}
-    )
+    n_samples, n_repeated = int(sample.max(initial=-1)) + 1, int(is_repeat.sum())
+    places = Places(token, sample, weight[token], n_samples, int((weight > 0).sum()) - len(token), n_repeated, {})
     every = []
     for (each, name), table in zip(runs, tables, strict=True):
         values = {str(key): column.values for key, column in table.isel(token=token).data_vars.items()}

@@ -12,6 +12,7 @@ from jaxtyping import Bool
 from scipy.spatial import cKDTree  # type: ignore[import-untyped]
 
 from lorascope.analyze.results.options import require_whole
+from lorascope.analyze.results.weights import prefix_repeats
 from lorascope.kernels.softmax import jensen_shannon_rows
 from lorascope.stores import Run, StoreError
 from lorascope.stores.reading.source import Source
@@ -96,33 +97,11 @@ def draw_tokens(
     repeats as perfect dependence. Prefixes are known if a sample's captured positions run from 0 without a gap; other
     tokens are all used. Weights of tokens (`run.tokens["weight"]`) have no effect.
     """
-    is_repeat = _prefix_repeats(run, population)
+    is_repeat = prefix_repeats(run, population)
     candidates = np.flatnonzero(population & ~is_repeat)
     labels = np.asarray(run.tokens["sample"].values[candidates])
     chosen = _choose_evenly(labels, n_tokens, np.random.default_rng(seed))
     return candidates[chosen], labels[chosen], int(is_repeat.sum())
-
-
-def _prefix_repeats(run: Run, usable: np.ndarray) -> np.ndarray:
-    """Return a mask of usable tokens whose ids, from position 0 up to them, equal those of an earlier usable token."""
-    starts = run.samples["token_start"].values
-    samples, positions, ids = (run.tokens[name].values for name in ("sample", "position", "token_id"))
-    # Positions of a sample ascend: one that equals its place means that none before it is missing.
-    known = positions == np.arange(run.n_tokens) - starts[samples]
-    n_known = np.bincount(samples[known], minlength=len(starts))
-    is_repeat = np.zeros(run.n_tokens, bool)
-    alike, prefixes, place = np.flatnonzero(n_known), np.zeros(np.count_nonzero(n_known), np.int64), 0
-    while len(alike) > 1:  # samples whose first `place` ids another sample has, and the number of that prefix
-        tokens = starts[alike] + place
-        keys = prefixes * (int(ids.max()) + 1) + ids[tokens]
-        _, prefixes, counts = np.unique(keys, return_inverse=True, return_counts=True)
-        candidates = np.flatnonzero(usable[tokens])
-        later = np.delete(candidates, np.unique(prefixes[candidates], return_index=True)[1])
-        is_repeat[tokens[later]] = True
-        place += 1
-        shared = (counts[prefixes] > 1) & (n_known[alike] > place)
-        alike, prefixes = alike[shared], prefixes[shared]
-    return is_repeat
 
 
 def _choose_evenly(labels: np.ndarray, n: int, generator: np.random.Generator) -> np.ndarray:

@@ -1,10 +1,10 @@
-"""Weights of tokens that were sampled at capture, and weighted statistics, their standard errors and t tests."""
+"""Weights of tokens, tokens that repeat an earlier one, and weighted statistics, their standard errors and t tests."""
 
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float64
+from jaxtyping import Bool, Float64
 
 from lorascope.stores import Run
 
@@ -12,6 +12,32 @@ from lorascope.stores import Run
 def token_weights(run: Run) -> Float64[np.ndarray, " token"]:
     """Return each token's weight, float64 (token,): the inverse of its probability of being captured."""
     return run.tokens["weight"].values.astype(np.float64)
+
+
+def prefix_repeats(run: Run, usable: Bool[np.ndarray, " token"]) -> Bool[np.ndarray, " token"]:
+    """Return a mask of usable tokens whose ids, from position 0 up to them, equal those of an earlier usable token.
+
+    In a causal model these have the same states and predictions. A sample's prefixes are known if its captured
+    positions run from 0 without a gap.
+    """
+    starts = run.samples["token_start"].values
+    samples, positions, ids = (run.tokens[name].values for name in ("sample", "position", "token_id"))
+    # Positions of a sample ascend: one that equals its place means that none before it is missing.
+    known = positions == np.arange(run.n_tokens) - starts[samples]
+    n_known = np.bincount(samples[known], minlength=len(starts))
+    is_repeat = np.zeros(run.n_tokens, bool)
+    alike, prefixes, place = np.flatnonzero(n_known), np.zeros(np.count_nonzero(n_known), np.int64), 0
+    while len(alike) > 1:  # samples whose first `place` ids another sample has, and the number of that prefix
+        tokens = starts[alike] + place
+        keys = prefixes * (int(ids.max()) + 1) + ids[tokens]
+        _, prefixes, counts = np.unique(keys, return_inverse=True, return_counts=True)
+        candidates = np.flatnonzero(usable[tokens])
+        later = np.delete(candidates, np.unique(prefixes[candidates], return_index=True)[1])
+        is_repeat[tokens[later]] = True
+        place += 1
+        shared = (counts[prefixes] > 1) & (n_known[alike] > place)
+        alike, prefixes = alike[shared], prefixes[shared]
+    return is_repeat
 
 
 def is_weighted(run: Run) -> bool:
