@@ -5,12 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 
 from lorascope.analyze import truncate_adapter
 from lorascope.analyze.adapters.factors import hash_adapter
 from lorascope.analyze.importance.truncate import choose_directions
-from lorascope.stores import StoreError, open_run
+from lorascope.stores import Run, StoreError, open_run
 
 from ...stored import store_gradients
 from ..conftest import Small
@@ -52,8 +52,19 @@ def test_all_of_it_is_every_direction_that_has_any() -> None:
 @pytest.fixture
 def folder(make_small: Callable[..., Small], tmp_path: Path) -> Path:
     (tmp_path / "lora").mkdir()
-    write_adapter(tmp_path / "lora", make_small(importance=True).run.component_paths)
+    write_captured(tmp_path / "lora", make_small(importance=True).run)
     return tmp_path / "lora"
+
+
+def write_captured(folder: Path, run: Run) -> None:
+    """An adapter whose change has the norm of the run's in each layer."""
+    write_adapter(folder, run.component_paths)
+    stored, tensors = run.importance(), load_file(folder / "adapter_model.safetensors")
+    for place, path in enumerate(run.component_paths):
+        b, a = (f"base_model.model.{path}.lora_{part}.weight" for part in "BA")
+        norm = np.linalg.norm(stored["singular_value"].values[stored["component"].values == place])
+        tensors[b] *= 2 * norm / np.linalg.norm(tensors[b] @ tensors[a])  # alpha / rank is 1 / 2
+    save_file(tensors, folder / "adapter_model.safetensors")
 
 
 def test_what_is_left_and_lost_of_a_run(make_small: Callable[..., Small], folder: Path, tmp_path: Path) -> None:
@@ -91,6 +102,16 @@ def test_another_adapters_run_is_refused(make_small: Callable[..., Small], folde
     with pytest.raises(ValueError, match="`path` is '.*lora', another adapter: its hash is .*; give the captured"):
         truncate_adapter(folder, tmp_path / "newer", run=run)
     assert not (tmp_path / "newer").exists()
+
+
+def test_another_adapters_run_without_a_hash_is_refused(
+    make_small: Callable[..., Small], folder: Path, tmp_path: Path
+) -> None:
+    run = make_small(importance=True).run
+    write_adapter(folder, run.component_paths, seed=1)
+    with pytest.raises(ValueError, match="'.*lora', another adapter: its change of .* has a norm of .*; give the capt"):
+        truncate_adapter(folder, tmp_path / "new", run=run)
+    assert not (tmp_path / "new").exists()
 
 
 @pytest.mark.parametrize(

@@ -179,10 +179,10 @@ def hash_adapter(folder: Path) -> str:
     return digest.hexdigest()
 
 
-def require_captured(folder: Path, run: "Run", name: str, *, option: str) -> None:
+def require_captured(folder: Path, run: "Run", name: str, *, option: str) -> bool:
     """Raise ValueError if a folder's weights, given as `option`, aren't those of the run's adapter of this name.
 
-    A run that doesn't know its adapter's hash isn't refused.
+    Returns whether the run knows its adapter's hash; one that doesn't isn't refused.
     """
     stored = run.attributes.get("provenance", {}).get("adapters", {}).get(name, {}).get("sha256")
     if stored is not None and (sha256 := hash_adapter(folder)) != stored:
@@ -190,6 +190,7 @@ def require_captured(folder: Path, run: "Run", name: str, *, option: str) -> Non
             f"`{option}` is {str(folder)!r}, another adapter: its hash is {sha256[:16]}, that of {name!r} in "
             f"{run.place.name!r} is {stored[:16]}; give the captured adapter's folder"
         )
+    return stored is not None
 
 
 def narrow_factor(values: Float64[np.ndarray, "..."], dtype: str) -> np.ndarray:

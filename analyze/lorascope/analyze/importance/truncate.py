@@ -1,5 +1,6 @@
 """Truncation of an adapter to the singular directions that predictions need most."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -71,8 +72,10 @@ def truncate_adapter(
     report, branches = truncatable_branches(folder, target)
     run = open_as_written(run)
     stored = run.importance(adapter)
-    require_captured(folder, run, adapter or run.adapters[0], option="path")
+    knows_hash = require_captured(folder, run, adapter or run.adapters[0], option="path")
     layer, number = _layers(run, stored, branches), stored["direction"].values
+    if not knows_hash:
+        _require_same_norms(run, stored, layer, branches, report)
     own = np.flatnonzero(layer >= 0)
     value = importance_by_sample(stored, np.arange(len(layer))).mean(axis=0)
     sizes = np.array([n_direction_parameters(branch) for branch in branches])
@@ -125,6 +128,22 @@ def _layers(run: Run, stored: xr.Dataset, branches: Sequence[Branch]) -> Int64[n
             )
         layer[is_own] = place
     return layer
+
+
+def _require_same_norms(
+    run: Run, stored: xr.Dataset, layer: Int64[np.ndarray, " direction"], branches: Sequence[Branch], report: xr.Dataset
+) -> None:
+    """Raise ValueError unless the norms of s B A are those of the run, which doesn't know the adapter's hash.
+
+    They may differ by 1 %, more than weights rounded to bfloat16; an embedding's may lack the model's own factor.
+    """
+    for place, (branch, norm) in enumerate(zip(branches, report["frobenius_norm"].values.tolist(), strict=True)):
+        own = float(np.linalg.norm(stored["singular_value"].values[layer == place]))
+        if "embedding" not in branch.extras and not math.isclose(own, norm, rel_tol=0.01, abs_tol=1e-12):
+            raise ValueError(
+                f"`path` is {report.attrs['adapter']!r}, another adapter: its change of {branch.path!r} has a norm of "
+                f"{norm:.4g}, and {own:.4g} in {run.place.name!r}; give the captured adapter's folder"
+            )
 
 
 def mean_scores(measured: xr.Dataset) -> pd.DataFrame:
