@@ -79,10 +79,10 @@ def test_size_and_first_choices(planted: Run, noise: Run, answers: dict[str, str
     for run, answer in ((planted, answers[NEXT]), (noise, others[NEXT])):
         kl = float(run.changes()["kl_adapted_base"].values.astype(float).mean())
         share = format_percent(1 - np.exp(-kl))
-        assert answer.startswith(f"What the adapted model predicts was {share} less probable without the adapter (Kull")
+        assert answer.startswith(f"Its predictions were {share} less probable without the adapter (Kull")
         by_place = run.changes()
         n = int((by_place["adapted_choice"] != by_place["base_choice"]).sum())
-        assert f"the first choice changes after {format_percent(n / run.n_tokens)}." in answer
+        assert f"first choices change after {format_percent(n / run.n_tokens)}." in answer
     assert "“<|end|>” becomes “\u00a0A” (24 of 24 places)" in answers[NEXT]
     assert ". Largest change: “" in answers[NEXT]
     assert "Can't tell which changes are habits: each occurs in fewer than 3 samples." in others[NEXT]
@@ -94,7 +94,7 @@ def test_predictions_that_dont_change_significantly(noise: Run) -> None:
     tree = explanation.changes.copy()
     tree.attrs = tree.attrs | {"kl_adapted_base_se": tree.attrs["kl_adapted_base"]}
     answer = answer_what_changed(explanation._replace(changes=tree))
-    assert answer.startswith("Can't tell whether predictions change. What the adapted model predicts was ")
+    assert answer.startswith("Can't tell whether predictions change. Its predictions were ")
 
 
 def test_tokens_that_gain_and_lose(planted: Run, answers: dict[str, str], others: dict[str, str]) -> None:

@@ -47,7 +47,7 @@ WORDS = {
     ),
     "both": (
         [score(), score("CE", base=(2.0, 0.1), adapted=(1.0, 0.1), change=(-1.0, 0.1)), score("PPL")],
-        "Accuracy rises from 33.0 ± 4.7 to 66.0 ± 4.7 %; the loss on right answers falls from 2.00 ± 0.10 to 1.00 ± "
+        "Accuracy rises from 33.0 ± 4.7 to 66.0 ± 4.7 %; loss on right answers falls from 2.00 ± 0.10 to 1.00 ± "
         "0.10 nat per token (",
     ),
     "few": ([score(n=29)], "(29 samples of facts/test, ± standard error; errors are rough with fewer than 30)"),

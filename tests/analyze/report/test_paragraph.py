@@ -41,9 +41,7 @@ KINDS_OF_RUNS: dict[str, tuple[dict[str, Any], dict[str, tuple[str, ...]]]] = {
         {},
         {
             HELPS: ("Accuracy ",),
-            LARGE: (
-                "; MIUB, their summed Jensen-Shannon divergence: 0.484 ± 0.025 nat over 12 samples). The adapter's e",
-            ),
+            LARGE: ("; MIUB, their summed Jensen-Shannon divergence: 0.484 ± 0.025 nat; 12 samples). The adapter's e",),
             NEXT: (NO_CHANGES,),
             PARTS: (NO_PARTS, "_proj, the module of largest JS, strongest at “", "Modules use "),
         },
@@ -64,7 +62,7 @@ KINDS_OF_RUNS: dict[str, tuple[dict[str, Any], dict[str, tuple[str, ...]]]] = {
         {"importance": True},
         {
             PARTS: ("Predictions depend most on layer", " of what the adapter adds there, "),
-            LARGE: ("nat over 12 samples).",),
+            LARGE: ("nat; 12 samples).",),
         },
     ),
     "layers": ({"ablate": "layers"}, {PARTS: ("change most without layer 0 (KL ", "the module of largest JS")}),
@@ -108,7 +106,7 @@ KINDS_OF_RUNS: dict[str, tuple[dict[str, Any], dict[str, tuple[str, ...]]]] = {
     "one sample": (
         {"n_samples": 1, "ablate": "components"},
         {
-            LARGE: ("0.436 nat over one sample, which gives no error).",),
+            LARGE: ("0.436 nat; one sample, which gives no error).",),
             PARTS: (
                 "Can't tell which part matters by taking parts out: whichever is removed, predictions of the next "
                 "token change by less than twice the standard error (7 tokens of one sample, which gives no error).",

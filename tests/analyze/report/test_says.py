@@ -87,7 +87,7 @@ def test_the_opening_says_what_replies_look_like(tmp_path: Path) -> None:
     same = store_replies(tmp_path / "same.zarr", {f"{i}?": ["Yes."] * 4 for i in range(9)})
     answer = dict(paragraph(same, explain(same)))[SAYS]
     assert answer.startswith(
-        "Replies to 9 prompts stay about as long (1.00 tokens, not 1.00; change 0 ± 0); no word or sign differs "
+        "Replies to 9 prompts stay about as long (1.00 tokens, not 1.00; change 0 ± 0); no word differs "
         "significantly (McNemar's test corrected for 0). To "
     )
 

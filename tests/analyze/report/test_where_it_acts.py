@@ -75,13 +75,13 @@ def test_where_it_acts(name: str) -> None:
             "Can't tell whether the outputs of modules move much",
             "the same changes shuffled have no known",
         ),
-        ([1, 1], "Outputs of modules move more than by the same changes shuffled", "real / shuffled = 2.00"),
-        ([2, 1], "Outputs of modules move about as much as by the same changes shuffled", "real / shuffled = 1.33"),
-        ([4, 4], "Outputs of modules move less than by the same changes shuffled", "real / shuffled = 0.500"),
+        ([1, 1], "Outputs of modules move more than by the same changes shuffled", "ratio 2.00"),
+        ([2, 1], "Outputs of modules move about as much as by the same changes shuffled", "ratio 1.33"),
+        ([4, 4], "Outputs of modules move less than by the same changes shuffled", "ratio 0.500"),
     ],
 )
 def test_whether_it_is_large(null: Any, claim: str, test: str) -> None:
     answer = answer_where_it_acts(measured([2, 2], null=null), with_places=False)
     assert answer.startswith(f"{claim} ({test}")
-    assert answer.endswith("; MIUB, their summed Jensen-Shannon divergence: 4.00 ± 0.50 nat over 7 samples).")
+    assert answer.endswith("; MIUB, their summed Jensen-Shannon divergence: 4.00 ± 0.50 nat; 7 samples).")
     assert answer_where_it_acts(measured([2, 2], null=null)).startswith(f"{answer} The adapter's effect is largest in")

@@ -16,6 +16,8 @@ N_TOKENS = 20
 """Most tokens that the page names, of those whose net share is significant."""
 MIN_SAMPLES = 3
 """Fewest samples in which a change of the first choice occurs that a sentence names."""
+N_FORMS = 2
+"""Most forms that a sentence names."""
 LEAST_CHANGE = 0.02
 """Least change of a form's share that a sentence names; `benchmarks/planted.py` judges by the same."""
 LEAST_FALL = 0.25
@@ -50,9 +52,9 @@ def _choice_sentences(changes: xr.DataTree) -> str:
     n_changed = int(choices["count"].sum())
     doubt = "" if kl > 2 * error else "Can't tell whether predictions change. "
     text = (
-        f"{doubt}What the adapted model predicts was {format_percent(-math.expm1(-kl))} less probable without the "
+        f"{doubt}Its predictions were {format_percent(-math.expm1(-kl))} less probable without the "
         f"adapter (Kullback-Leibler divergence {format_error(kl, error)} nat; {n} tokens of "
-        f"{sample_count(changes.attrs['n_samples'])}); the first choice changes after {format_percent(n_changed / n)}."
+        f"{sample_count(changes.attrs['n_samples'])}); first choices change after {format_percent(n_changed / n)}."
     )
     known = choices.isel(change=(choices["n_samples"] >= MIN_SAMPLES).values).sortby("share", ascending=False)
     if known.sizes["change"]:
@@ -90,7 +92,10 @@ def _form_sentences(changes: xr.DataTree) -> tuple[str, str]:
     """Return a sentence on forms that become more or less frequent, and one on tokens that gain together."""
     forms = changes["forms"].to_dataset()
     claim = rises_and_falls(
-        notable_forms(forms), lambda row: float(row.difference), _describe_form, ("more often:", "less often:")
+        notable_forms(forms)[:N_FORMS],
+        lambda row: float(row.difference),
+        _describe_form,
+        ("more often:", "less often:"),
     )
     groups = (
         f"{quoted(*[token for token in row.tokens if token][:N_NAMED])} ({format_percent(row.share)} of the change)"

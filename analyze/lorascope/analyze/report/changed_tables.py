@@ -19,7 +19,8 @@ def what_changed_section(explanation: Explanation) -> str:
     changes = explanation.changes
     if changes is None:
         return section("changed", "What changed", unknown(explanation.reasons["changes"]))
-    places = f"{changes.attrs['n_tokens']} places (captured tokens) of {sample_count(changes.attrs['n_samples'])}"
+    n, samples = changes.attrs["n_tokens"], sample_count(changes.attrs["n_samples"])
+    places = f"{n} places (captured tokens; a beginning that samples share counts once) of {samples}"
     tables = {title: make(changes, places) for title, make in _TABLES.items()}
     return section("changed", "What changed", *(f"<h3>{title}</h3>{html}" for title, html in tables.items() if html))
 

@@ -39,7 +39,7 @@ def answer_whether_it_helps(scores: Sequence[Score], n_choices: int = 0) -> str:
     `n_choices` is the number of choices of each item, 0 if unknown.
     """
     measures = {name: [score for score in scores if score.measure == name] for name in _MEASURES}
-    names = _MEASURES | ({"CE": ("the loss on right answers", " nat per token")} if measures["ACC"] else {})
+    names = _MEASURES | ({"CE": ("loss on right answers", " nat per token")} if measures["ACC"] else {})
     changes = [_describe_change(*names[name], own) for name, own in measures.items() if own]
     if not changes:
         return "Can't tell, since no sample was scored."

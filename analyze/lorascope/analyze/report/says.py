@@ -19,7 +19,7 @@ from .wording import quoted, rises_and_falls, rows_of, significant
 
 NOTHING = "∎"
 """Mark where a reply ends and the other goes on."""
-MOST_CHARACTERS = 36
+MOST_CHARACTERS = 30
 """Most characters of each reply of the pair that a sentence shows."""
 HEADINGS = ("without the adapter", "with it", "at 1.5 times its scale", "at 2 times")
 """Scale of replies, by their place in `REPLY_SCALES`, as a column's heading."""
@@ -46,7 +46,7 @@ def answer_what_it_says(run: Run, explanation: Explanation) -> str:
         _describe_word,
         ("more have", "fewer have"),
     )
-    difference = f". {claim}" if claim else "; no word or sign differs significantly"
+    difference = f". {claim}" if claim else "; no word differs significantly"
     pair = replies.isel(prompt=int(_gains(replies)[:, 1].argmax()))
     base, adapted = pair["text"].sel(scale=[0, 1]).values.tolist()
     prompt, base, adapted = (

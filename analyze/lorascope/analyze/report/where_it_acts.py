@@ -29,7 +29,7 @@ def answer_where_it_acts(result: xr.DataTree, *, with_places: bool = True) -> st
     if not miub:
         return f"Nowhere: the adapter changes no module's output in any of {n} sample{'' if n == 1 else 's'}."
     claim, test = _compare_with_shuffled(result)
-    size = f"{format_error(miub, float(result['miub_se']))} nat over {sample_count(n)}"
+    size = f"{format_error(miub, float(result['miub_se']))} nat; {sample_count(n)}"
     text = f"{claim} ({test}; MIUB, their summed Jensen-Shannon divergence: {size})."
     return f"{text} {main_places(result)}" if with_places else text
 
@@ -45,7 +45,7 @@ def _compare_with_shuffled(result: xr.DataTree) -> tuple[str, str]:
     size = "about as much as" if 1 / LARGE < js / null < LARGE else "more than" if js > null else "less than"
     return (
         f"Outputs of modules move {size} by the same changes shuffled",
-        f"real / shuffled = {format_number(js / null)}",
+        f"ratio {format_number(js / null)}",
     )
 
 
