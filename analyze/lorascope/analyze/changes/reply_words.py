@@ -18,6 +18,8 @@ from lorascope.stores.reading.read import RunLike
 
 LEAST_DIFFERING = 6
 """Fewest prompts whose replies differ in a word for a test of it: with fewer, not even p alone could be below 0.05."""
+LEVEL = 0.05
+"""Largest p of a word that differs significantly."""
 OUTER_KINDS = ("beginning", "ending")
 COUNTS = ("base", "adapted", "only_base", "only_adapted")
 Trait = tuple[str, str]
@@ -43,7 +45,8 @@ def reply_words(run: RunLike, *, adapter: str | None = None) -> xr.Dataset:
     -------
     xarray.Dataset
         By `word` (its text, which is a coordinate), smallest p first: `kind` (`word`, `sign`, `repeated`, `beginning`
-        or `ending`); `scale`, the factor on the adapter's scaling (1, 1.5 or 2) at which it differs most; `base` and
+        or `ending`); `scale`, the smallest factor on the adapter's scaling (1, 1.5 or 2) at which it differs
+        significantly, or that at which it differs most; `base` and
         `adapted`, numbers of replies that have it without the adapter and at this scale; `only_base` and
         `only_adapted`, numbers of prompts where only this reply has it; and `p`, corrected for the number of tests.
         Attributes are `n_prompts` and `n_tests`.
@@ -59,7 +62,7 @@ def reply_words(run: RunLike, *, adapter: str | None = None) -> xr.Dataset:
     above one of a sign in a row. Beginnings and endings have up to three words; a reply that was cut has no ending.
     Scales above 1 amplify what the adapter does, so that a weak habit shows; there any adapter may lose the thread.
 
-    p is the smallest of the three scales by McNemar's exact test over prompts (1947; binomial, two-sided), after Holm's
+    p is that of this scale by McNemar's exact test over prompts (1947; binomial, two-sided), after Holm's
     correction over all words and scales that differ in at least six prompts. It is NaN for words that differ in fewer,
     which couldn't reach 0.05; of beginnings and endings, only those that differ in six are listed.
     """
@@ -79,7 +82,11 @@ def reply_words(run: RunLike, *, adapter: str | None = None) -> xr.Dataset:
     is_tested = n_differing >= LEAST_DIFFERING
     p = np.minimum(2 * stats.binom.cdf(counts[..., 2:].min(axis=-1), n_differing, 0.5), 1)
     p = holm(np.where(is_tested, p, np.nan).ravel()).reshape(p.shape)
-    best = np.argmin(np.where(is_tested, p, 2), axis=0), np.arange(len(traits))  # of equal ones the smallest scale
+    is_significant = p <= LEVEL
+    smallest = np.where(
+        is_significant.any(axis=0), is_significant.argmax(axis=0), np.where(is_tested, p, 2).argmin(axis=0)
+    )
+    best = smallest, np.arange(len(traits))
     is_listed = is_tested.any(axis=0) | np.array([kind not in OUTER_KINDS for _, kind in traits], bool)
     order = np.lexsort((-n_differing[best], p[best]))  # NaN come last
     order = order[is_listed[order]]

@@ -61,13 +61,21 @@ def _describe_change(what: str, unit: str, scores: Sequence[Score]) -> str:
     if math.isnan(base.value):
         return f"{what} is {format_error(*adapted)}{unit} (not measured without it)"
     ends = f"from {format_error(*base)} to {format_error(*adapted)}{unit}"
+    apart = [score for score in scores if abs(score.change.value) > 2 * score.change.error]
+    if {score.change.value > 0 for score in apart} == {True, False}:  # which a mean would hide
+        parts = (f"by {format_error(abs(s.change.value), s.change.error)} on {s.dataset}" for s in apart)
+        rising = [score.change.value > 0 for score in apart]
+        return "; ".join(
+            f"{what} {'rises' if up else 'falls'} {part}{unit}" for up, part in zip(rising, parts, strict=True)
+        )
     if change.value == 0 and not change.error > 0:
         return f"{what} stays at {format_error(*adapted)}{unit}"
     if math.isnan(change.error):
         return f"{what} goes {ends} (one sample gives no error)"
     if abs(change.value) <= 2 * change.error:
         return f"{what} doesn't change significantly ({ends}, by less than twice the error of the change)"
-    return f"{what} {'rises' if change.value > 0 else 'falls'} {ends}"
+    by = format_error(abs(change.value), change.error)
+    return f"{what} {'rises' if change.value > 0 else 'falls'} {ends} (by {by}, paired)"
 
 
 def scores_section(run: Run) -> str:

@@ -71,7 +71,7 @@ def _rank_sentence(directions: xr.Dataset) -> str:
     halves = known["n_99_half"].sum("component", skipna=False)
     error = "too few tokens for an error"
     if np.isfinite(halves).all():
-        error = f"{int(halves[0])} and {int(halves[1])} of {rank} in token halves"
+        error = f"{halves[0] / n:.1f} and {halves[1] / n:.1f} in halves of the tokens"
     return (
         f"Modules use {round(n_99 / n, 1):g} of {round(rank / n, 1):g} directions on average (99 % of squared length; "
         f"{error})."

@@ -9,20 +9,23 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from lorascope.analyze.changes.languages import COMMONEST_WORDS
 from lorascope.analyze.changes.reply_words import by_scale, reply_lengths, reply_words
 from lorascope.analyze.results.format import format_change, format_number, format_percent
 from lorascope.stores import Run
 
 from .explain import Explanation
 from .markup import Html, escape, folded, section, table, table_of
-from .wording import quoted, rises_and_falls, rows_of, significant
+from .wording import N_NAMED, quoted, rises_and_falls, rows_of, significant
 
 NOTHING = "∎"
 """Mark where a reply ends and the other goes on."""
-MOST_CHARACTERS = 30
+MOST_CHARACTERS = 48
 """Most characters of each reply of the pair that a sentence shows."""
 HEADINGS = ("without the adapter", "with it", "at 1.5 times its scale", "at 2 times")
 """Scale of replies, by their place in `REPLY_SCALES`, as a column's heading."""
+COMMON_WORDS = {word for words in COMMONEST_WORDS.values() for word in words.split()}
+"""Words that a sentence names last."""
 N_PROMPTS = 5
 """Most prompts whose replies are shown without a click."""
 
@@ -40,15 +43,14 @@ def answer_what_it_says(run: Run, explanation: Explanation) -> str:
     ended, end = map(format_percent, ends["mean"].values)
     is_other = abs(float(ends["difference"][1])) > 2 * float(ends["difference_se"][1])
     end_clause = f"; {end} end by themselves, not {ended}" if is_other else ""
+    named = sorted(rows_of(significant(words)), key=lambda row: (row.word in COMMON_WORDS, row.p))
     claim = rises_and_falls(
-        sorted(rows_of(significant(words)), key=lambda row: (row.scale, -abs(row.adapted - row.base))),
-        lambda row: float(row.adapted - row.base),
-        _describe_word,
-        ("more have", "fewer have"),
+        named, lambda row: float(row.adapted - row.base), _describe_word, ("more have", "fewer have")
     )
     difference = f". {claim}" if claim else "; no word differs significantly"
+    scale = min((row.scale for row in [row for row in named if row.adapted > row.base][:N_NAMED]), default=1.0)
     pair = replies.isel(prompt=int(_gains(replies)[:, 1].argmax()))
-    base, adapted = pair["text"].sel(scale=[0, 1]).values.tolist()
+    base, adapted = pair["text"].sel(scale=[0, scale]).values.tolist()
     prompt, base, adapted = (
         f"“{shorten(text, MOST_CHARACTERS, placeholder=' …')}”"
         for text in (pair["prompt"].item(), _from_parting(base, adapted), _from_parting(adapted, base))
@@ -56,14 +58,18 @@ def answer_what_it_says(run: Run, explanation: Explanation) -> str:
     return (
         f"Replies to {words.attrs['n_prompts']} prompts {verb} ({after} tokens, not {before}; change "
         f"{format_change(change, error)}){end_clause}{difference} (McNemar's test corrected for "
-        f"{words.attrs['n_tests']}). To {prompt} the base replies {base}, the adapted model {adapted}."
+        f"{words.attrs['n_tests']}). To {prompt} the base replies {base}, the adapted model{_at(scale)} {adapted}."
     )
 
 
 def _describe_word(row: Any) -> str:
     """Return a word with the numbers of replies that have it with the adapter, at which scale, and without it."""
-    scale = f" at {row.scale:g} times its scale" if row.scale > 1 else ""
-    return f"{quoted(row.word)} ({row.adapted}{scale}, not {row.base})"
+    return f"{quoted(row.word)} ({row.adapted}{_at(row.scale)}, not {row.base})"
+
+
+def _at(scale: float) -> str:
+    """Return the words for a scale of the adapter, none for its own."""
+    return f" at {scale:g} times its scale" if scale > 1 else ""
 
 
 def _from_parting(text: str, other: str) -> str:
@@ -107,7 +113,7 @@ def _words_table(words: xr.Dataset) -> str:
         return "<p>No word or sign is in significantly more or fewer replies with the adapter, at any scale.</p>"
     caption = (
         f"Words and signs that significantly more or fewer of the {words.attrs['n_prompts']} replies have with the "
-        "adapter, smallest p first, at that of the scales 1, 1.5 and 2 where they differ most (McNemar's exact test, "
+        "adapter, smallest p first, at the smallest of the scales 1, 1.5 and 2 at which they do (McNemar's exact test, "
         f"corrected for {words.attrs['n_tests']} words and scales)."
     )
     columns = {
