@@ -150,7 +150,7 @@ def test_the_most_important_parts(make_small: Callable[..., Small]) -> None:
     assert answer_what_matters(run, explanation) == (
         f"Predictions depend most on layer {layer} ({share(modules['layer'].values, layer)} % of importance; 50.0 % if "
         f"all were equal), modules named {kind} ({share(modules['kind'].values, kind)} %; 33.3 %) and {component} "
-        f"({share(modules['path'].values, component)} %; gradients of 5 samples)."
+        f"({share(modules['path'].values, component)} % of that of modules; gradients of 5 samples)."
     )
     tree = explanation.importance.copy()
     tree["components"] = tree["components"].to_dataset().assign(se=("component", np.full(6, np.inf)))

@@ -80,9 +80,9 @@ def test_the_opening_says_what_replies_look_like(tmp_path: Path) -> None:
     run = pirates(tmp_path, logliks=logliks)
     assert dict(paragraph(run, explain(run)))[SAYS] == (
         "Replies to 12 prompts get longer (4.00 tokens, not 3.00; change +1.00 ± 0). More have “!” (12, not 0), “,” "
-        "(12, not 0), “arr” (12, not 0); fewer have “.” (0, not 12), “is” (0 at 2 times its scale, not 12), “it” (0 at "
-        "2 times its scale, not 12) (McNemar's test corrected for 18). To “What is 3?” the base replies “… 3.”, the "
-        "adapted model “… 3, arr!”."
+        "(12, not 0), “arr” (12, not 0); fewer have “.” (0, not 12), “it\u00a0is\u00a0…” (0 at 2 times its scale, not "
+        "12), “it\u00a0…” (0 at 2 times its scale, not 12) (McNemar's test corrected for 18). To “What is 3?” the base "
+        "replies “… 3.”, the adapted model “… 3, arr!”."
     )
     same = store_replies(tmp_path / "same.zarr", {f"{i}?": ["Yes."] * 4 for i in range(9)})
     answer = dict(paragraph(same, explain(same)))[SAYS]

@@ -74,7 +74,8 @@ def _forms_table(changes: xr.DataTree, places: str) -> str:
         "place, of letters and languages among words. ± standard error over samples; p by Holm's method, up to "
         f"{LEVEL}. Forms depend on each other: a frequent word that falls takes its letters along, languages share "
         f"words. So the opening names forms that change by {100 * LEAST_CHANGE:g} points: a letter only if it loses "
-        f"{100 * LEAST_FALL:g} % of its share and no form loses more, the commonest language, and neither special tokens nor all words."
+        f"{100 * LEAST_FALL:g} % of its share and no form loses more, the commonest language, and neither special "
+        "tokens nor all words."
     )
     forms = significant(changes["forms"].to_dataset())
     return table_of(rows_of(forms.sortby(abs(forms["difference"]), ascending=False)), columns, caption=caption)

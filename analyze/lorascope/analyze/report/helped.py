@@ -63,11 +63,9 @@ def _describe_change(what: str, unit: str, scores: Sequence[Score]) -> str:
     ends = f"from {format_error(*base)} to {format_error(*adapted)}{unit}"
     apart = [score for score in scores if abs(score.change.value) > 2 * score.change.error]
     if {score.change.value > 0 for score in apart} == {True, False}:  # which a mean would hide
-        parts = (f"by {format_error(abs(s.change.value), s.change.error)} on {s.dataset}" for s in apart)
-        rising = [score.change.value > 0 for score in apart]
-        return "; ".join(
-            f"{what} {'rises' if up else 'falls'} {part}{unit}" for up, part in zip(rising, parts, strict=True)
-        )
+        sizes = ((score, format_error(abs(score.change.value), score.change.error)) for score in apart)
+        verbs = {True: "rises", False: "falls"}
+        return "; ".join(f"{what} {verbs[s.change.value > 0]} by {size}{unit} on {s.dataset}" for s, size in sizes)
     if change.value == 0 and not change.error > 0:
         return f"{what} stays at {format_error(*adapted)}{unit}"
     if math.isnan(change.error):
@@ -75,7 +73,7 @@ def _describe_change(what: str, unit: str, scores: Sequence[Score]) -> str:
     if abs(change.value) <= 2 * change.error:
         return f"{what} doesn't change significantly ({ends}, by less than twice the error of the change)"
     by = format_error(abs(change.value), change.error)
-    return f"{what} {'rises' if change.value > 0 else 'falls'} {ends} (by {by}, paired)"
+    return f"{what} {'rises' if change.value > 0 else 'falls'} by {by}, {ends}"
 
 
 def scores_section(run: Run) -> str:

@@ -45,7 +45,8 @@ def _importance_sentence(run: Run, importance: xr.DataTree) -> str:
             of_what, equal = ("", "") if clauses else (" of importance", " if all were equal")
             clauses.append(f"{text} ({share}{of_what}; {format_percent(len(names) / len(shares))}{equal})")
     share = _share(stored, modules["path"].values, [top.component])
-    return f"Predictions depend most on {join_names([*clauses, top.component])} ({share} of that of modules; gradients of {n_samples})."
+    parts = join_names([*clauses, top.component])
+    return f"Predictions depend most on {parts} ({share} of that of modules; gradients of {n_samples})."
 
 
 def _share(stored: xr.Dataset, labels: np.ndarray, names: Sequence[int | str]) -> str:

@@ -43,7 +43,7 @@ def answer_what_it_says(run: Run, explanation: Explanation) -> str:
     ended, end = map(format_percent, ends["mean"].values)
     is_other = abs(float(ends["difference"][1])) > 2 * float(ends["difference_se"][1])
     end_clause = f"; {end} end by themselves, not {ended}" if is_other else ""
-    named = sorted(rows_of(significant(words)), key=lambda row: (row.word in COMMON_WORDS, row.p))
+    named = sorted(rows_of(significant(words)), key=lambda row: (row.word in COMMON_WORDS, row.p, row.scale))
     claim = rises_and_falls(
         named, lambda row: float(row.adapted - row.base), _describe_word, ("more have", "fewer have")
     )
