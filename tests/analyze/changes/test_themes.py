@@ -62,12 +62,12 @@ def test_two_samples_have_no_theme() -> None:
 
 
 def test_places_of_a_theme_gain_one_of_its_shown_tokens() -> None:
-    rng, sample = np.random.default_rng(0), np.repeat(np.arange(4), 12)
+    rng, sample = np.random.default_rng(0), np.repeat(np.arange(6), 12)
     q = random_distributions(rng, len(sample), VOCABULARY, sharpness=1.0)
     p = q * np.exp(0.02 * rng.normal(size=q.shape))
-    for place in p:  # a theme of thirty tokens, of which the last sample has only weak ones
+    for place in p:  # a theme of thirty tokens, of which the last two samples have only weak ones
         place[:30] += 0.1 * np.linspace(1, 0.5, 30)
-    for place in range(36, 48):
+    for place in range(48, 72):
         p[place] = q[place]
         p[place, rng.choice(np.arange(20, 30), 2, replace=False)] += 0.02
     every = [places_of(p / p.sum(axis=1, keepdims=True), q, sample)]

@@ -113,9 +113,9 @@ def changes(
     Notes
     -----
     Shares are ratios of weighted sums over samples, with linearised errors (Cochran 1977, eq. 2.39) and t tests with
-    n_samples - 1 degrees of freedom. Where P and Q were exchanged at random by sample, 0 to 6 % of simulated tables of
-    tokens or forms had a p up to 0.05 from five samples on, but up to 9 % with four and 18 % with three. Forms depend
-    on each other: a frequent word that falls takes its letters with it.
+    n_samples - 1 degrees of freedom, from five samples on. Where P and Q were exchanged at random by sample, 0 to 6 %
+    of simulated tables of tokens or forms had a p up to 0.05 (with four 9 %, with three 18 %). Forms depend on each
+    other: a frequent word that falls takes its letters with it.
 
     A word's test is that of Mann and Whitney, between samples where it stands before half of the places and samples
     without it, on each sample's mean KL less the mean at places of the same role and similar position. That KL differs

@@ -8,6 +8,9 @@ from jaxtyping import Bool, Float64
 
 from lorascope.stores import Run
 
+LEAST_SAMPLES = 5
+"""Fewest samples of a t test."""
+
 
 def token_weights(run: Run) -> Float64[np.ndarray, " token"]:
     """Return each token's weight, float64 (token,): the inverse of its probability of being captured."""
@@ -71,13 +74,13 @@ def ratio_error(residual: Float64[np.ndarray, "sample estimate"]) -> Float64[np.
 def t_test(value: np.ndarray, error: np.ndarray, n_samples: int) -> Float64[np.ndarray, " estimate"]:
     """Return two-sided p-values of Student's t with n_samples - 1 degrees of freedom; NaN for a value and error of 0.
 
-    They are NaN too for fewer than three samples.
+    They are NaN too for fewer than five samples, where the error of a ratio is too rough for a test.
     """
     from scipy import stats  # type: ignore[import-untyped]  # a quarter of a second
 
     with np.errstate(invalid="ignore", divide="ignore"):
         t = np.abs(value / error)
-    return np.asarray(2 * stats.t.sf(t, n_samples - 1)) if n_samples > 2 else np.full(len(t), np.nan)
+    return np.asarray(2 * stats.t.sf(t, n_samples - 1)) if n_samples >= LEAST_SAMPLES else np.full(len(t), np.nan)
 
 
 def weighted_mean(values: np.ndarray, weights: np.ndarray) -> float:
