@@ -95,8 +95,8 @@ def what_it_says_section(run: Run, adapter: str) -> str:
     return section(
         "says",
         "What it says",
-        _words_table(reply_words(run, adapter=adapter)),
         _replies_table(replies.isel(prompt=order[:N_PROMPTS]), HEADINGS[:2], about),
+        _words_table(reply_words(run, adapter=adapter)),
         folded("all-replies", more, _replies_table(replies.isel(prompt=order), HEADINGS)),
     )
 
