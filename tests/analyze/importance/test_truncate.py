@@ -72,13 +72,20 @@ def test_what_is_left_and_lost_of_a_run(make_small: Callable[..., Small], folder
     result = truncate_adapter(folder, tmp_path / "new", run=run, share=0.9999)
     stored = run.importance()
     g, n = stored["gradient"].values.astype(float).reshape(5, 3, 6, 2), stored["n_tokens"].values.reshape(5, 3)[:, :1]
-    value = (g**2).mean(axis=1).__truediv__(2 * n[..., None]).mean(axis=0)
-    kept = np.zeros((6, 2), bool)
-    for place, few in enumerate(greedy([*value], [8 + 24] * 6, 0.9999)):
-        kept[place, few] = True
+    value = (g**2).mean(axis=1) / (2 * n[..., None])
+
+    def kept_of(samples: list[int]) -> np.ndarray:
+        kept = np.zeros((6, 2), bool)
+        for place, few in enumerate(greedy([*value[samples].mean(axis=0)], [8 + 24] * 6, 0.9999)):
+            kept[place, few] = True
+        return kept
+
+    kept = kept_of([0, 1, 2, 3, 4])
     assert result["rank"].values.tolist() == kept.sum(axis=1).tolist()
     assert 6 < kept.sum() < 12
-    lost = (g[..., ~kept].sum(axis=-1) ** 2 / (2 * n)).mean(axis=1)
+    lost = np.empty(5)
+    for half, other in (([0, 2, 4], [1, 3]), ([1, 3], [0, 2, 4])):
+        lost[half] = (g[..., ~kept_of(other)].sum(axis=-1) ** 2 / (2 * n)).mean(axis=1)[half]
     np.testing.assert_allclose(result["lost"], lost.mean())
     np.testing.assert_allclose(result["lost_se"], lost.std(ddof=1) / np.sqrt(5))
     assert {result.attrs[name] for name in ("share", "n_samples")} == {0.9999, 5}

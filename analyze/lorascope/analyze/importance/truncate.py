@@ -42,8 +42,8 @@ def truncate_adapter(
     xr.Dataset
         Over `component`, with the coordinates of `adapter_report`: `rank_before` and `rank` (at least 1). `lost` and
         `lost_se`, in nats a token: KL(whole || truncated) of the next token's distribution to second order, from the
-        run's gradients, and its standard error over samples. Attributes: `adapter` and its `file_sha256`, `share`,
-        `n_parameters_before`, `n_parameters`, `n_samples`.
+        run's gradients, and its standard error over samples; NaN for one sample. Attributes: `adapter` and its
+        `file_sha256`, `share`, `n_parameters_before`, `n_parameters`, `n_samples`.
 
     Raises
     ------
@@ -64,7 +64,8 @@ def truncate_adapter(
     important one is kept; further ones follow over all layers in the order of importance per parameter. B' = U sqrt(S)
     and A' = sqrt(S) V^T hold the scaling (and so does a lora_B's bias): each layer's alpha is its rank, so that PEFT
     multiplies by one. A convolution's kernel is a matrix. Other tensors and settings are copied, except the init, which
-    may not allow the new rank. `lost` rests on the samples that directions were chosen by: it is a little too low.
+    may not allow the new rank. `lost` is
+    measured on each half of the samples with directions that the other half chose, as good or worse.
     """
     folder, target = Path(path), Path(out)
     if not 0 < share <= 1:
@@ -77,12 +78,22 @@ def truncate_adapter(
     if not knows_hash:
         _require_same_norms(run, stored, layer, branches, report)
     own = np.flatnonzero(layer >= 0)
-    value = importance_by_sample(stored, np.arange(len(layer))).mean(axis=0)
+    value = importance_by_sample(stored, np.arange(len(layer)))
     sizes = np.array([n_direction_parameters(branch) for branch in branches])
-    stays = np.ones(len(layer), bool)
-    stays[own] = choose_directions(value[own], layer[own], sizes[layer[own]], share)
+
+    def stay(samples: np.ndarray) -> np.ndarray:
+        """Return which directions stay by the importance in some samples."""
+        mask = np.ones(len(layer), bool)
+        mask[own] = choose_directions(value[samples][:, own].mean(axis=0), layer[own], sizes[layer[own]], share)
+        return mask
+
+    is_even = np.arange(len(value)) % 2 == 0
+    stays = stay(is_even | ~is_even)
+    lost = np.full(len(value), np.nan)
+    for half in (is_even, ~is_even) if len(value) > 1 else ():  # each loses what the other chose, which isn't too low
+        removed = (~stay(~half)).astype(int)
+        lost[half] = importance_by_sample(stored, removed)[half, 1:].sum(axis=1)  # no column if all stay
     result = write_truncated(folder, target, report, [number[stays & (layer == k)] for k in range(len(branches))])
-    lost = importance_by_sample(stored, (~stays).astype(int))[:, 1:].sum(axis=1)  # no column if all stay
     text = "KL(whole || truncated) of the next token's distribution, to second order"
     result["lost"] = ((), lost.mean(), {"long_name": text, "units": "nat/token"})
     result["lost_se"] = ((), standard_error(lost), {"long_name": "standard error of lost", "units": "nat/token"})
