@@ -160,7 +160,7 @@ def test_the_model_goes_on_in_the_place_of_the_last_turn(
     model, tokenizer = loaded
     heard: list[Any] = []
     run = capture(config("chats", "own.zarr", generate=3), progress=heard.append)
-    assert {now.units for now in heard} == {"step", "sample", "token"}  # chats have no choices
+    assert {now.units for now in heard} == {"steps", "samples", "tokens"}  # chats have no choices
     assert plan(config("chats", "other.zarr", generate=3), probe=False).roles["generated"] == 3 * len(CHATS)
     for index, messages in enumerate(CHATS):
         own = run.tokens.isel(token=run.tokens["sample"].values == index)
