@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from lorascope.stores.adapter_settings import read_adapter_settings
+from lorascope.stores.errors import StoreError
+from lorascope.stores.json_document import read_tensor_header
 
 from ..errors import AdapterError
 from .gguf import converted_folder
@@ -14,6 +16,9 @@ MODELS = "a hub id ('owner/name'), a local folder with 'config.json' and safeten
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.\-]*(/[A-Za-z0-9][\w.\-]*)?")
 WEIGHTS, PICKLED = "adapter_model.safetensors", "adapter_model.bin"
 """Names that PEFT's `save_pretrained` gives to weights."""
+_MATRIX = re.compile(r"base_model\.model\.(.+)\.lora_(A|B)\.weight")
+FLOATS = {"F64", "F32", "F16", "BF16"}
+"""Types of weights, as safetensors names them, whose shape is that of a plain layer."""
 
 
 def locate_model(source: str, *, dtype: str = "auto", weights: bool = True) -> tuple[str, dict[str, Any]]:
@@ -65,6 +70,30 @@ def require_adapter_settings(folder: Path) -> None:
             f"`layer_replication` of adapter {str(folder)!r} is {reprlib.repr(replication)}: it makes another base of "
             "the model, which can't be captured"
         )
+
+
+def require_widths(model: Path, folder: Path) -> None:
+    """Raise AdapterError if an adapter's weights have other widths than the layers of a model, by the files' headers.
+
+    Layers that the model's files don't name as the adapter does, or keep quantised, are left to PEFT.
+    """
+    try:
+        header, _ = read_tensor_header(adapter_weights_file(folder))
+    except StoreError as error:
+        raise AdapterError(str(error)) from error
+    widths: dict[str, list[tuple[str, int]]] = {}
+    for key, facts in header.items():
+        if (match := _MATRIX.fullmatch(key)) and len(facts["shape"]) == 2:
+            widths.setdefault(match[1], []).append((key, facts["shape"][match[2] == "A"]))
+    for file in sorted(model.glob("*.safetensors")):
+        for name, facts in read_tensor_header(file)[0].items():
+            for key, width in widths.get(name.removesuffix(".weight"), ()):
+                if facts["dtype"] in FLOATS and len(facts["shape"]) == 2 and width not in facts["shape"]:
+                    shape = " x ".join(map(str, facts["shape"]))
+                    raise AdapterError(
+                        f"adapter {str(folder)!r} doesn't fit the model: {key!r} has a width of {width}, where "
+                        f"{name!r} is {shape}; give the adapter's own base model"
+                    )
 
 
 def adapter_weights_file(folder: Path) -> Path:

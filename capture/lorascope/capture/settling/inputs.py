@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from lorascope.stores.errors import StoreError
 
 from ..config import CaptureConfig
-from ..models.source import adapter_weights_file, locate_model, require_adapter_settings
+from ..models.source import adapter_weights_file, locate_model, require_adapter_settings, require_widths
 from ..samples.prompt import read_template
 from ..samples.reply_prompts import read_reply_prompts
 from ..samples.sources import require_data
@@ -69,10 +69,12 @@ def require_inputs(
     for path in (*(() if data_given else config.data), *(config.examples if shows_examples else ())):
         require_data(path)
     if not model_given:
-        locate_model(config.model, weights=weights)
+        model, options = locate_model(config.model, dtype=config.dtype, weights=weights)
         for folder in config.adapters.values():
             require_adapter_settings(Path(folder))
             adapter_weights_file(Path(folder))
+            if weights and "gguf_file" not in options:  # `plan` lists all problems
+                require_widths(Path(model), Path(folder))
     if writes and "://" not in config.out:  # an object store is asked once, by the capture itself
         from lorascope.stores.reading.state import run_state  # and Zarr, which takes half a second
 
