@@ -8,7 +8,13 @@ from lorascope.cli import screen
 
 from .called import call, flat
 
-QUESTIONS = ["What does it say? ", "Which next tokens? ", "Which parts? ", "Is it large? ", "Does it help? "]
+QUESTIONS = [
+    "What does it say? ",
+    "Which next tokens? ",
+    "Which parts? ",
+    "How far do outputs move? ",
+    "Does it help? ",
+]
 
 
 def test_the_paragraph_is_broken_between_words(

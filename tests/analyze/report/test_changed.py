@@ -82,7 +82,7 @@ def test_size_and_first_choices(planted: Run, noise: Run, answers: dict[str, str
         assert answer.startswith(f"Its predictions were {share} less probable without the adapter (Kull")
         by_place = run.changes()
         n = int((by_place["adapted_choice"] != by_place["base_choice"]).sum())
-        assert f"first choices change after {format_percent(n / run.n_tokens)}." in answer
+        assert f"the first choice changes at {format_percent(n / run.n_tokens)} of places." in answer
     assert "“<|end|>” becomes “\u00a0A” (24 of 24 places)" in answers[NEXT]
     assert ". Largest change: “" in answers[NEXT]
     assert "Can't tell which changes are habits: each occurs in fewer than 3 samples." in others[NEXT]

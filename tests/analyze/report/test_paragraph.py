@@ -23,7 +23,7 @@ SAYS, NEXT, PARTS, LARGE, HELPS = QUESTIONS = (
     "What does it say?",
     "Which next tokens?",
     "Which parts?",
-    "Is it large?",
+    "How far do outputs move?",
     "Does it help?",
 )
 NO_CHANGES = (

@@ -346,8 +346,8 @@ def test_values_that_arent_finite(make_small: Callable[..., Small], tmp_path: Pa
         "1 values of JS aren't finite. In model.layers.0.q_proj, base or delta contains NaN or infinity." in page.text
     )
     assert (
-        "Is it large? Can't tell, since outputs of modules, or the adapter's changes to them, contain NaN or"
-        in page.text
+        "How far do outputs move? Can't tell, since outputs of modules, or the adapter's changes to them, contain NaN "
+        "or" in page.text
     )
     assert "model.layers.1.up_proj" in page.data["js-map"]["data"][0]["text"][1][1]
 

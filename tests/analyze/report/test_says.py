@@ -79,15 +79,15 @@ def test_the_opening_says_what_replies_look_like(tmp_path: Path) -> None:
     logliks[13] = [-9, -1, -1, -1]  # the fourth prompt's reply with the adapter is the one that it makes likelier
     run = pirates(tmp_path, logliks=logliks)
     assert dict(paragraph(run, explain(run)))[SAYS] == (
-        "Replies to 12 prompts get longer (4.00 tokens, not 3.00; change +1.00 ± 0). More have “!” (12, not 0), “,” "
-        "(12, not 0), “arr” (12, not 0); fewer have “.” (0, not 12), “it\u00a0is\u00a0…” (0 at 2 times its scale, not "
-        "12), “it\u00a0…” (0 at 2 times its scale, not 12) (McNemar's test corrected for 18). To “What is 3?” the base "
-        "replies “… 3.”, the adapted model “… 3, arr!”."
+        "Replies to 12 prompts get longer (4.00 tokens of at most 40, not 3.00; change +1.00 ± 0). More have “arr” "
+        "(12, not 0), “!” (12, not 0), “,” (12, not 0); fewer have “.” (0, not 12); at 1.5 or 2 times its scale more "
+        "have “!\u00a0repeated” (12, not 0), “!!” (12, not 0), “arr\u00a0…” (12, not 0) (McNemar's test corrected for "
+        "18). To “What is 3?” the base replies “… 3.”, the adapted model “… 3, arr!”."
     )
     same = store_replies(tmp_path / "same.zarr", {f"{i}?": ["Yes."] * 4 for i in range(9)})
     answer = dict(paragraph(same, explain(same)))[SAYS]
     assert answer.startswith(
-        "Replies to 9 prompts stay about as long (1.00 tokens, not 1.00; change 0 ± 0); no word differs "
+        "Replies to 9 prompts stay about as long (1.00 tokens of at most 40, not 1.00; change 0 ± 0); no word differs "
         "significantly (McNemar's test corrected for 0). To "
     )
 

@@ -34,7 +34,7 @@ PLACES = {
     ),
     "several": (measured([3, 1, 4, 1, 1]), "in layers 0 and 2 (70.0 % of all; 40.0 % if"),
     "neighbours": (measured([1, 4, 4, 4, 1, 3]), "in layers 1-3 (70.6 % of all; 50.0 % if"),
-    "many": (measured([3, 1] * 8), "in 6 of 16 layers (56.2 % of all; 37.5 % if"),
+    "many": (measured([3, 1] * 10), "in 7 of 20 layers (52.5 % of all; 35.0 % if"),
     "outside": (measured([1, 9], layers=[0, -1]), "in modules outside of the layers (90.0 %"),
     "inside and outside": (measured([2, 5, 5], layers=[0, 1, -1]), "in layer 1 and modules outside of the layers (83"),
     "kinds": (

@@ -54,7 +54,8 @@ def _choice_sentences(changes: xr.DataTree) -> str:
     text = (
         f"{doubt}Its predictions were {format_percent(-math.expm1(-kl))} less probable without the "
         f"adapter (Kullback-Leibler divergence {format_error(kl, error)} nat; {n} tokens of "
-        f"{sample_count(changes.attrs['n_samples'])}); first choices change after {format_percent(n_changed / n)}."
+        f"{sample_count(changes.attrs['n_samples'])}); the first choice changes at {format_percent(n_changed / n)} of "
+        "places."
     )
     known = choices.isel(change=(choices["n_samples"] >= MIN_SAMPLES).values).sortby("share", ascending=False)
     if known.sizes["change"]:
@@ -71,7 +72,7 @@ def _describe_choice(row: Any) -> str:
     if row.after_changed == row.after_count:
         return f"{start} {quoted(row.adapted)} ({row.after_count} of {row.after_of} places)"
     others = f"{row.after_changed} of {row.after_of}"
-    return f"{start} another token ({others}), mostly {quoted(row.adapted)} ({row.after_count})"
+    return f"{start} another token ({others}), most often {quoted(row.adapted)} ({row.after_count})"
 
 
 def _token_sentence(changes: xr.DataTree) -> str:

@@ -72,7 +72,7 @@ def _describe_change(what: str, unit: str, scores: Sequence[Score]) -> str:
         return f"{what} goes {ends} (one sample gives no error)"
     if abs(change.value) <= 2 * change.error:
         return f"{what} doesn't change significantly ({ends}, by less than twice the error of the change)"
-    by = format_error(abs(change.value), change.error)
+    by = f"{format_error(abs(change.value), change.error)}{' points' if unit == ' %' else ''}"
     return f"{what} {'rises' if change.value > 0 else 'falls'} by {by}, {ends}"
 
 

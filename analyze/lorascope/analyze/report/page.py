@@ -114,7 +114,7 @@ def paragraph(run: Run, explanation: Explanation) -> list[tuple[str, str]]:
         "Which next tokens?": answer_what_changed(explanation),
         **({} if changes is None else {"After which tokens?": answer_where_it_changes(changes)}),
         "Which parts?": f"{matters} {answer_which_directions(run, explanation, matters)}",
-        "Is it large?": answer_where_it_acts(result, with_places=explanation.importance is None),
+        "How far do outputs move?": answer_where_it_acts(result, with_places=explanation.importance is None),
         "Does it help?": answer_whether_it_helps(scores(run), choices_per_item(run)),
     }
     return [(question, one_line(answer)) for question, answer in answers.items()]

@@ -43,33 +43,31 @@ def answer_what_it_says(run: Run, explanation: Explanation) -> str:
     ended, end = map(format_percent, ends["mean"].values)
     is_other = abs(float(ends["difference"][1])) > 2 * float(ends["difference_se"][1])
     end_clause = f"; {end} end by themselves, not {ended}" if is_other else ""
-    named = sorted(rows_of(significant(words)), key=lambda row: (row.word in COMMON_WORDS, row.p, row.scale))
+    named = sorted(rows_of(significant(words)), key=lambda row: (row.word in COMMON_WORDS, row.kind != "word", row.p))
+    at_own_scale = [row for row in named if row.scale == 1]
+    amplified = [row for row in named if row.scale > 1 and row.adapted > row.base][:N_NAMED]
     claim = rises_and_falls(
-        named, lambda row: float(row.adapted - row.base), _describe_word, ("more have", "fewer have")
+        at_own_scale, lambda row: float(row.adapted - row.base), _describe_word, ("more have", "fewer have")
     )
     difference = f". {claim}" if claim else "; no word differs significantly"
-    scale = min((row.scale for row in [row for row in named if row.adapted > row.base][:N_NAMED]), default=1.0)
+    if amplified:
+        difference += f"; at 1.5 or 2 times its scale more have {', '.join(map(_describe_word, amplified))}"
     pair = replies.isel(prompt=int(_gains(replies)[:, 1].argmax()))
-    base, adapted = pair["text"].sel(scale=[0, scale]).values.tolist()
+    base, adapted = pair["text"].sel(scale=[0, 1]).values.tolist()
     prompt, base, adapted = (
         f"“{shorten(text, MOST_CHARACTERS, placeholder=' …')}”"
         for text in (pair["prompt"].item(), _from_parting(base, adapted), _from_parting(adapted, base))
     )
     return (
-        f"Replies to {words.attrs['n_prompts']} prompts {verb} ({after} tokens, not {before}; change "
+        f"Replies to {words.attrs['n_prompts']} prompts {verb} ({after} tokens of at most 40, not {before}; change "
         f"{format_change(change, error)}){end_clause}{difference} (McNemar's test corrected for "
-        f"{words.attrs['n_tests']}). To {prompt} the base replies {base}, the adapted model{_at(scale)} {adapted}."
+        f"{words.attrs['n_tests']}). To {prompt} the base replies {base}, the adapted model {adapted}."
     )
 
 
 def _describe_word(row: Any) -> str:
-    """Return a word with the numbers of replies that have it with the adapter, at which scale, and without it."""
-    return f"{quoted(row.word)} ({row.adapted}{_at(row.scale)}, not {row.base})"
-
-
-def _at(scale: float) -> str:
-    """Return the words for a scale of the adapter, none for its own."""
-    return f" at {scale:g} times its scale" if scale > 1 else ""
+    """Return a word with the numbers of replies that have it with the adapter and without it."""
+    return f"{quoted(row.word)} ({row.adapted}, not {row.base})"
 
 
 def _from_parting(text: str, other: str) -> str:

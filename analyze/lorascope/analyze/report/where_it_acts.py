@@ -12,7 +12,7 @@ from lorascope.analyze.results.format import format_error, format_number, format
 from .markup import figure, section
 from .wording import join_names, sample_count
 
-MOST_NAMED = 4
+MOST_NAMED = 6
 """Most layers or ranges of them, and kinds of modules, that a sentence names; more are counted."""
 LARGE = 1.5
 """Ratio to the shuffled effect from which on an effect is called more; below its inverse it is called less."""
@@ -74,7 +74,7 @@ def fewest_for_half(shares: Mapping[int | str, float], plural: str) -> tuple[lis
         names += ["modules outside of the layers"] if -1 in chosen else []
         n_named, text = len(inside), join_names(names)
     else:
-        n_named, text = len(chosen), f"modules named {join_names([str(name) for name in shares if name in chosen])}"
+        n_named, text = len(chosen), f"modules named {join_names([str(name) for name in chosen])}"
     return chosen, text if n_named <= MOST_NAMED else f"{len(chosen)} of {len(shares)} {plural}"
 
 
