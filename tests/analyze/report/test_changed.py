@@ -122,6 +122,17 @@ def test_places_and_words_before_them(planted: Run, answers: dict[str, str], oth
     )
 
 
+def test_places_of_fewer_than_five_samples_are_not_named(planted: Run) -> None:
+    tree = changes(planted)
+    roles, previous = (tree[node].to_dataset() for node in ("roles", "previous"))
+    for n in (4, 5):
+        tree["roles"] = roles.assign(n_samples=("role", np.full(roles.sizes["role"], n)))
+        tree["previous"] = previous.assign(n_samples=("previous", np.full(previous.sizes["previous"], n)))
+        assert answer_where_it_changes(tree).startswith(
+            "Can't tell after which" if n < 5 else "Predictions change more"
+        )
+
+
 def test_words_are_named_from_a_ratio_of_two_on(planted: Run) -> None:
     tree = changes(planted)
     words = tree["words"].to_dataset()

@@ -8,6 +8,7 @@ import xarray as xr
 
 from lorascope.analyze.results.format import format_error, format_number, format_percent
 from lorascope.analyze.results.holm import holm
+from lorascope.analyze.results.weights import LEAST_SAMPLES
 
 from .explain import Explanation
 from .wording import LEVEL, N_NAMED, join_names, quoted, rises_and_falls, rows_of, sample_count, significant
@@ -169,7 +170,8 @@ def _above(part: xr.Dataset, mean: float) -> list[Any]:
     """Return the groups of places whose KL is significantly above the mean: t test over samples, Holm's correction."""
     from scipy import stats  # type: ignore[import-untyped]  # a quarter of a second
 
+    n_samples = part["n_samples"].values
     with np.errstate(invalid="ignore", divide="ignore"):
         t = ((part["kl"] - mean) / part["kl_se"]).values
-    p = holm(stats.t.sf(t, np.maximum(part["n_samples"].values - 1, 1)))
+    p = holm(np.where(n_samples >= LEAST_SAMPLES, stats.t.sf(t, np.maximum(n_samples - 1, 1)), np.nan))
     return rows_of(part.isel({part["kl"].dims[0]: p <= LEVEL}))
