@@ -25,6 +25,7 @@ from ..models.preflight import Note, finite_notes, inspect
 from ..models.training_record import base_notes
 from ..recording.importance import MOST_SAMPLES, choose_samples
 from ..recording.layout import Layout
+from ..recording.progress import Report
 from ..recording.reduce import has_kernel
 from ..samples.encoded import EncodedSample, count_roles
 from ..samples.replies import REPLY_TOKENS, encode_reply_prompts
@@ -153,7 +154,7 @@ class Plan:
         }
 
 
-def plan(config: CaptureConfig, *, probe: bool = True) -> Plan:
+def plan(config: CaptureConfig, *, probe: bool = True, progress: Report = None) -> Plan:
     """Estimate how much disk, memory and time a capture will need, and return a Plan; nothing stays on the disk.
 
     Parameters
@@ -163,6 +164,8 @@ def plan(config: CaptureConfig, *, probe: bool = True) -> Plan:
     probe
         Whether to load the model and capture a few rows next to `out`, to measure how long that takes. Without it the
         model's weights aren't read, and may be missing.
+    progress
+        Called with a `CaptureProgress` at the beginning and end of the stages `load model` and `try a capture`.
 
     Raises
     ------
@@ -224,7 +227,7 @@ def plan(config: CaptureConfig, *, probe: bool = True) -> Plan:
     notes = [*preflight.notes, *base_notes(model, names, config.model), *data_notes(data, loaded.tokenizer)]
     if probe and loaded.has_weights and not problems and all(need.fits for need in fit):
         codecs = codecs_to_try(config, layout.spec, fit[0].free_bytes)
-        trials = run_trial(chosen, samples, device, codecs, skip=preflight.skipped)
+        trials = run_trial(chosen, samples, device, codecs, skip=preflight.skipped, progress=progress)
         if config.codec == "auto" and min(codecs, key=lambda codec: trials[codec].seconds) == "raw":
             layout = layout._replace(spec=dataclasses.replace(layout.spec, codec="raw"))
             estimated = estimate(layout.spec, **tables)

@@ -35,6 +35,7 @@ from ..recording.changes import draw_uniforms, next_token_changes
 from ..recording.forward import forward, forward_seconds, kl_divergence, probe
 from ..recording.hooks import Recorder
 from ..recording.layout import Layout, make_tables
+from ..recording.progress import Report, report_stage
 from ..recording.run_model import fill_rows
 from ..recording.stream import Streamed
 from ..samples.encoded import EncodedSample, probe_samples
@@ -43,7 +44,13 @@ from .load import Loaded
 from .make_layout import make_layout, with_chosen_tokens
 
 TRIAL_TOKENS = 1024
-"""Number of tokens of a short trial, unless half of the data is less; they take seconds."""
+"""Largest number of tokens of a short trial, unless half of the data is less."""
+TRIAL_SECONDS = 10.0
+"""About how many seconds a short trial takes after loading; on a busy machine it has fewer tokens."""
+TRIAL_PASSES = 12
+"""About how many forward passes over its tokens a trial takes: each way with hooks, bare passes, changes."""
+TIMED_TOKENS = 128
+"""Number of tokens of the pass that decides how many a short trial has."""
 MOST_TOKENS = 2**15
 """Largest number of tokens of a trial that is to last for some seconds."""
 BARE_SECONDS = 1.0
@@ -85,27 +92,31 @@ def run_trial(
     *,
     skip: Sequence[str] = (),
     seconds: float | None = None,
+    progress: Report = None,
 ) -> dict[Way, TrialResult]:
     """Load the model, capture a few samples with each codec and without base and delta; return way -> TrialResult.
 
     The runs are written next to `out`, and deleted.
 
     Paths in `skip` are no components. With `seconds`, a second trial takes enough samples to keep each way busy for
-    that long. Nothing stays on the disk. Raises what `capture` raises on the model and its adapters.
+    that long. Nothing stays on the disk; `progress` is told the stages. Raises what `capture` raises on the model and
+    its adapters.
     """
     start = time.perf_counter()
-    base, _ = load_model(config.model, device=str(device), **config.loading)
-    model = attach_adapters(base, config.adapters, allow_zero=config.allow_zero)
-    load_seconds = time.perf_counter() - start
-    weights = ReadableWeights(model, base_tensors(model))
-    not_finite = [(name, n) for name in weights if (n := count_not_finite(weights[name]))]
+    with report_stage(progress, "load model"):
+        base, _ = load_model(config.model, device=str(device), **config.loading)
+        model = attach_adapters(base, config.adapters, allow_zero=config.allow_zero)
+        load_seconds = time.perf_counter() - start
+        weights = ReadableWeights(model, base_tensors(model))
+        not_finite = [(name, n) for name in weights if (n := count_not_finite(weights[name]))]
     place, facts = input_device(model), model_facts(model)
-    with evaluating(model):
+    with evaluating(model), report_stage(progress, "try a capture"):
         components = select_components(model, tuple(config.adapters), config.component, skip=skip)
         recorder = Recorder(components, stream=config.stream)
         few = probe_samples(samples[0], whole=facts.attends_by_length)
         dtypes, _ = probe(model, recorder, few, place)  # warms up too
-        tried = try_ways(config, model, facts, first_samples(samples), components, dtypes, place, codecs)
+        short = first_samples(samples, _affordable_tokens(model, samples, place))
+        tried = try_ways(config, model, facts, short, components, dtypes, place, codecs)
         if seconds is not None:
             slowest = max(tried.values(), key=lambda way: way.seconds)
             raw = max(way.measured["raw_bytes"] / way.tokens for way in tried.values())
@@ -150,6 +161,15 @@ def first_samples(samples: Sequence[EncodedSample], n_tokens: int | None = None)
     totals = np.cumsum([len(sample.token_ids) for sample in samples])
     enough = min(TRIAL_TOKENS, totals[-1] / 2) if n_tokens is None else min(n_tokens, totals[-1])
     return samples[: int(np.searchsorted(totals, enough)) + 1]
+
+
+def _affordable_tokens(model: Any, samples: Sequence[EncodedSample], device: torch.device) -> int:
+    """Return how many tokens a short trial has, by the time of one pass: at most 1024, and half of all."""
+    few = first_samples(samples, TIMED_TOKENS)
+    n_padded = len(few) * max(len(sample.token_ids) for sample in few)
+    seconds = forward_seconds(model, few, device) / n_padded
+    half = sum(len(sample.token_ids) for sample in samples) // 2
+    return max(min(int(TRIAL_SECONDS / TRIAL_PASSES / seconds), TRIAL_TOKENS, half), 1)
 
 
 def try_ways(

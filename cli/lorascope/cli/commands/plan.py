@@ -13,7 +13,7 @@ from lorascope.stores.format.tables import REPLY_SCALES
 from lorascope.stores.size import format_size
 
 from ..options import ConfigFile
-from ..screen import aside, format_note, print_frame, quiet_libraries, say, write_json
+from ..screen import aside, format_note, print_frame, progress_bar, quiet_libraries, say, write_json
 
 if TYPE_CHECKING:
     from lorascope.capture import Plan
@@ -51,7 +51,10 @@ def plan(
     from lorascope.capture import plan as plan_capture
 
     quiet_libraries()
-    made = plan_capture(settings, probe=probe)
+    with progress_bar("plan") as update:
+        made = plan_capture(
+            settings, probe=probe, progress=lambda now: update(now.done, now.total, now.units, now.stage)
+        )
     if as_json:
         write_json(made.as_dict())
         return 0 if made.ok else 1
