@@ -38,8 +38,9 @@ def test_layers_that_keep_matrices_the_other_way_round_fit(tmp_path: Path) -> No
     require_widths(tmp_path / "model", tmp_path / "adapter")
 
 
-def test_a_damaged_adapter_is_refused_in_one_line(tiny_adapter: Path, tmp_path: Path) -> None:
-    file = tiny_adapter / "adapter_model.safetensors"
-    file.write_bytes(file.read_bytes()[:20])
-    with pytest.raises(AdapterError, match="is damaged: it announces"):
-        require_widths(tmp_path, tiny_adapter)
+def test_damaged_files_are_left_to_loading(tiny_model: Any, tiny_adapter: Path, tmp_path: Path) -> None:
+    tiny_model.save_pretrained(tmp_path / "model")
+    for folder in (tmp_path / "model", tiny_adapter):
+        (file,) = folder.glob("*.safetensors")
+        file.write_bytes(file.read_bytes()[:20])
+        require_widths(tmp_path / "model", tiny_adapter)

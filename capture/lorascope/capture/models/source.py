@@ -75,18 +75,15 @@ def require_adapter_settings(folder: Path) -> None:
 def require_widths(model: Path, folder: Path) -> None:
     """Raise AdapterError if an adapter's weights have other widths than the layers of a model, by the files' headers.
 
-    Layers that the model's files don't name as the adapter does, or keep quantised, are left to PEFT.
+    Layers that the model's files don't name as the adapter does, or keep quantised, are left to PEFT, and damaged files
+    to loading.
     """
-    try:
-        header, _ = read_tensor_header(adapter_weights_file(folder))
-    except StoreError as error:
-        raise AdapterError(str(error)) from error
     widths: dict[str, list[tuple[str, int]]] = {}
-    for key, facts in header.items():
+    for key, facts in _header(adapter_weights_file(folder)).items():
         if (match := _MATRIX.fullmatch(key)) and len(facts["shape"]) == 2:
             widths.setdefault(match[1], []).append((key, facts["shape"][match[2] == "A"]))
     for file in sorted(model.glob("*.safetensors")):
-        for name, facts in read_tensor_header(file)[0].items():
+        for name, facts in _header(file).items():
             for key, width in widths.get(name.removesuffix(".weight"), ()):
                 if facts["dtype"] in FLOATS and len(facts["shape"]) == 2 and width not in facts["shape"]:
                     shape = " x ".join(map(str, facts["shape"]))
@@ -94,6 +91,14 @@ def require_widths(model: Path, folder: Path) -> None:
                         f"adapter {str(folder)!r} doesn't fit the model: {key!r} has a width of {width}, where "
                         f"{name!r} is {shape}; give the adapter's own base model"
                     )
+
+
+def _header(file: Path) -> dict[str, Any]:
+    """Return the header of a safetensors file; {} if it is damaged."""
+    try:
+        return read_tensor_header(file)[0]
+    except StoreError:
+        return {}
 
 
 def adapter_weights_file(folder: Path) -> Path:
