@@ -98,7 +98,7 @@ def test_no_more_samples_are_tried_than_needed(
 def test_a_slow_machine_tries_fewer_tokens(
     settings: dict[str, Any], samples: list[EncodedSample], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """At a second a token there is time for one sample; its stages are told."""
+    """At a second a token there is time for one sample; its stages are reported."""
     seconds = trial.forward_seconds
 
     def slow(model: Any, batch: Any, device: Any) -> float:
@@ -106,13 +106,13 @@ def test_a_slow_machine_tries_fewer_tokens(
         return float(len(batch) * max(len(sample.token_ids) for sample in batch))
 
     monkeypatch.setattr(trial, "forward_seconds", slow)
-    told: list[tuple[str, int]] = []
+    stages: list[tuple[str, int]] = []
     config = CaptureConfig(**settings, states="none")
     found = trial.run_trial(
-        config, samples, torch.device("cpu"), ["zstd"], progress=lambda now: told.append((now.stage, now.done))
+        config, samples, torch.device("cpu"), ["zstd"], progress=lambda now: stages.append((now.stage, now.done))
     )
     assert found["zstd"].tokens == len(samples[0].token_ids)
-    assert told == [(stage, done) for stage in ("load model", "try a capture") for done in (0, 1)]
+    assert stages == [(stage, done) for stage in ("load model", "try a capture") for done in (0, 1)]
 
 
 def test_a_trial_leaves_nothing_in_an_object_store(

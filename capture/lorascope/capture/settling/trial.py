@@ -99,7 +99,7 @@ def run_trial(
     The runs are written next to `out`, and deleted.
 
     Paths in `skip` are no components. With `seconds`, a second trial takes enough samples to keep each way busy for
-    that long. Nothing stays on the disk; `progress` is told the stages. Raises what `capture` raises on the model and
+    that long. Nothing stays on the disk; `progress` hears of the stages. Raises what `capture` raises on the model and
     its adapters.
     """
     start = time.perf_counter()
