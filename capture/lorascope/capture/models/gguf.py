@@ -5,7 +5,7 @@ import json
 import os
 import shutil
 from contextlib import suppress
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +21,11 @@ def converted_folder(file: Path, dtype: str) -> Path:
     It lies in `lorascope/models` of the user's cache (`XDG_CACHE_HOME`, by default `~/.cache`). Another size, time or
     inode of the file gives another folder, and so does another version of transformers, which reads GGUF.
     """
-    status = file.stat()
-    known = (status.st_size, status.st_mtime_ns, status.st_ino, "float32" if dtype == "auto" else dtype)
-    key = hashlib.sha256(json.dumps([*known, version("transformers")]).encode()).hexdigest()
+    status, reader = file.stat(), ""
+    with suppress(PackageNotFoundError):  # without it nothing is loaded, which whoever needs it says
+        reader = version("transformers")
+    known = (status.st_size, status.st_mtime_ns, status.st_ino, "float32" if dtype == "auto" else dtype, reader)
+    key = hashlib.sha256(json.dumps(known).encode()).hexdigest()
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     return cache / "lorascope" / "models" / f"{file.resolve().stem}-{key[:16]}"
 
