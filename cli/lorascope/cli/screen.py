@@ -213,6 +213,15 @@ def progress_bar(title: str) -> Iterator[Callable[..., None]]:
             bars.stop()
 
 
+@contextmanager
+def importing_libraries(update: Callable[..., None]) -> Iterator[None]:
+    """Show that torch, transformers and PEFT are imported in the block, which takes seconds, and silence them."""
+    update(0, 1, "torch, transformers, PEFT", "import")
+    yield
+    quiet_libraries()
+    update(1, 1, "torch, transformers, PEFT", "import")
+
+
 def quiet_libraries() -> None:
     """Silence progress bars of transformers, and two warnings of PEFT and transformers that no user can act on."""
     from transformers import modeling_gguf_pytorch_utils

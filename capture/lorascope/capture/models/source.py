@@ -16,7 +16,7 @@ MODELS = "a hub id ('owner/name'), a local folder with 'config.json' and safeten
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.\-]*(/[A-Za-z0-9][\w.\-]*)?")
 WEIGHTS, PICKLED = "adapter_model.safetensors", "adapter_model.bin"
 """Names that PEFT's `save_pretrained` gives to weights."""
-_MATRIX = re.compile(r"base_model\.model\.(.+)\.lora_(A|B)\.weight")
+LORA_MATRIX = re.compile(r"base_model\.model\.(.+)\.lora_(A|B)\.weight")
 FLOATS = {"F64", "F32", "F16", "BF16"}
 """Types of weights, as safetensors names them, whose shape is that of a plain layer."""
 
@@ -79,11 +79,11 @@ def require_widths(model: Path, folder: Path) -> None:
     to loading.
     """
     widths: dict[str, list[tuple[str, int]]] = {}
-    for key, facts in _header(adapter_weights_file(folder)).items():
-        if (match := _MATRIX.fullmatch(key)) and len(facts["shape"]) == 2:
+    for key, facts in tensor_header(adapter_weights_file(folder)).items():
+        if (match := LORA_MATRIX.fullmatch(key)) and len(facts["shape"]) == 2:
             widths.setdefault(match[1], []).append((key, facts["shape"][match[2] == "A"]))
     for file in sorted(model.glob("*.safetensors")):
-        for name, facts in _header(file).items():
+        for name, facts in tensor_header(file).items():
             for key, width in widths.get(name.removesuffix(".weight"), ()):
                 if facts["dtype"] in FLOATS and len(facts["shape"]) == 2 and width not in facts["shape"]:
                     shape = " x ".join(map(str, facts["shape"]))
@@ -93,7 +93,7 @@ def require_widths(model: Path, folder: Path) -> None:
                     )
 
 
-def _header(file: Path) -> dict[str, Any]:
+def tensor_header(file: Path) -> dict[str, Any]:
     """Return the header of a safetensors file; {} if it is damaged."""
     try:
         return read_tensor_header(file)[0]

@@ -25,7 +25,7 @@ from ..models.preflight import Note, finite_notes, inspect
 from ..models.training_record import base_notes
 from ..recording.importance import MOST_SAMPLES, choose_samples
 from ..recording.layout import Layout
-from ..recording.progress import Report
+from ..recording.progress import Report, report_stage
 from ..recording.reduce import has_kernel
 from ..samples.encoded import EncodedSample, count_roles
 from ..samples.replies import REPLY_TOKENS, encode_reply_prompts
@@ -165,7 +165,8 @@ def plan(config: CaptureConfig, *, probe: bool = True, progress: Report = None) 
         Whether to load the model and capture a few rows next to `out`, to measure how long that takes. Without it the
         model's weights aren't read, and may be missing.
     progress
-        Called with a `CaptureProgress` at the beginning and end of the stages `load model` and `try a capture`.
+        Called with a `CaptureProgress` at the beginning and end of each stage: `check`, `load model` and those of the
+        trial, such as `try a capture`.
 
     Raises
     ------
@@ -183,28 +184,29 @@ def plan(config: CaptureConfig, *, probe: bool = True, progress: Report = None) 
     run_state(place)  # refuses what is neither empty nor a run
     written_bytes = sum(size for _, size in place.sizes())
     device = parse_device(config.device)
-    data = read_data(config.data, config.prompt, config.examples, seed=config.seed)
-    loaded = load_on_meta(
-        config.model,
-        dtype=config.dtype,
-        trust_remote_code=config.trust_remote_code,
-        share=config.share,
-        shared_layers=config.shared_layers,
-    )
-    facts = model_facts(loaded.model)
-    window = {"max_length": facts.context_length, "window_tokens": config.window_tokens}
-    scored, _ = encode_data(data, loaded.tokenizer, **window, limit=config.limit)
-    new = np.zeros(config.generate, np.int64)  # as many as a sample may get; the ids aren't known yet
-    samples = [sample.continued_with(new) for sample in scored] if config.generate else scored
-    model, problems = attach_on_meta(loaded.model, config.adapters, allow_zero=config.allow_zero)
-    # Whether lora_B is zero was seen in the files.
-    names = tuple(config.adapters)
-    preflight = inspect(model, names, stream=config.stream, allow_zero=True, probe=meta_inputs(model))
-    problems += preflight.problems
-    components = select_components(model, names, config.component, skip=preflight.skipped)
-    prompts = encode_reply_prompts(read_reply_prompts(config.replies), loaded.tokenizer, facts.context_length)
-    sizes = len(prompts), facts.n_known_tokens % sys.maxsize  # no logits if the model doesn't state their number
-    layout = make_layout(config, facts, samples, components, output_dtypes(components), device, *sizes)
+    with report_stage(progress, "check"):
+        data = read_data(config.data, config.prompt, config.examples, seed=config.seed)
+        loaded = load_on_meta(
+            config.model,
+            dtype=config.dtype,
+            trust_remote_code=config.trust_remote_code,
+            share=config.share,
+            shared_layers=config.shared_layers,
+        )
+        facts = model_facts(loaded.model)
+        window = {"max_length": facts.context_length, "window_tokens": config.window_tokens}
+        scored, _ = encode_data(data, loaded.tokenizer, **window, limit=config.limit)
+        new = np.zeros(config.generate, np.int64)  # as many as a sample may get; the ids aren't known yet
+        samples = [sample.continued_with(new) for sample in scored] if config.generate else scored
+        model, problems = attach_on_meta(loaded.model, config.adapters, allow_zero=config.allow_zero)
+        # Whether lora_B is zero was seen in the files.
+        names = tuple(config.adapters)
+        preflight = inspect(model, names, stream=config.stream, allow_zero=True, probe=meta_inputs(model))
+        problems += preflight.problems
+        components = select_components(model, names, config.component, skip=preflight.skipped)
+        prompts = encode_reply_prompts(read_reply_prompts(config.replies), loaded.tokenizer, facts.context_length)
+        sizes = len(prompts), facts.n_known_tokens % sys.maxsize  # no logits if the model doesn't state their number
+        layout = make_layout(config, facts, samples, components, output_dtypes(components), device, *sizes)
     chosen = with_chosen_tokens(config, layout)
     n_scored = sum(_scored_tokens(sample, config) for sample in scored) if facts.is_causal else 0
     tables: dict[str, Any] = {"base_scores": n_scored > 0 and config.score_base, "answers": config.answer_tokens > 0}

@@ -110,19 +110,19 @@ def run_trial(
         weights = ReadableWeights(model, base_tensors(model))
         not_finite = [(name, n) for name in weights if (n := count_not_finite(weights[name]))]
     place, facts = input_device(model), model_facts(model)
-    with evaluating(model), report_stage(progress, "try a capture"):
+    with evaluating(model):
         components = select_components(model, tuple(config.adapters), config.component, skip=skip)
         recorder = Recorder(components, stream=config.stream)
         few = probe_samples(samples[0], whole=facts.attends_by_length)
         dtypes, _ = probe(model, recorder, few, place)  # warms up too
         short = first_samples(samples, _affordable_tokens(model, samples, place))
-        tried = try_ways(config, model, facts, short, components, dtypes, place, codecs)
+        tried = try_ways(config, model, facts, short, components, dtypes, place, codecs, progress)
         if seconds is not None:
             slowest = max(tried.values(), key=lambda way: way.seconds)
             raw = max(way.measured["raw_bytes"] / way.tokens for way in tried.values())
             room = (open_place(config.out).free_bytes() or 2**40) / 2 / raw
             longer = first_samples(samples, int(min(seconds / slowest.seconds, MOST_TOKENS, room)))
-            tried = try_ways(config, model, facts, longer, components, dtypes, place, codecs)
+            tried = try_ways(config, model, facts, longer, components, dtypes, place, codecs, progress)
     loading = {"load_seconds": load_seconds, "not_finite": not_finite}
     return {way: result._replace(measured={**result.measured, **loading}) for way, result in tried.items()}
 
@@ -181,27 +181,33 @@ def try_ways(
     dtypes: Mapping[str, torch.dtype],
     device: torch.device,
     codecs: Sequence[Codec],
+    progress: Report = None,
 ) -> dict[Way, TrialResult]:
     """Capture these samples with each codec, and without base and delta; return way -> TrialResult.
 
-    A way is a codec, or `none` for a capture without base and delta (states).
+    A way is a codec, or `none` for a capture without base and delta (states). `progress` hears of each.
     """
     inputs = (facts, samples, components, dtypes, device)
     layout = _trial_layout(config, *inputs)
-    timed = time_codecs(layout, model, device, config.out, codecs)
+    with report_stage(progress, "try a capture"):
+        timed = time_codecs(layout, model, device, config.out, codecs)
     streamed: dict[Way, Streamed] = {codec: timed[codec] for codec in codecs}
     if config.states != "none":
-        bare = _trial_layout(dataclasses.replace(config, states="none"), *inputs)
-        streamed["none"] = time_codecs(bare, model, device, config.out, codecs[-1:])[codecs[-1]]
+        with report_stage(progress, "try without states"):
+            bare = _trial_layout(dataclasses.replace(config, states="none"), *inputs)
+            streamed["none"] = time_codecs(bare, model, device, config.out, codecs[-1:])[codecs[-1]]
     n_chunks = 1 + sum(len(parts) for parts in components.values())
     row_bytes = max(result.measured["stored_bytes"] // result.measured["rows"] for result in streamed.values())
-    rates = _time_bare_passes(layout, model, device)
+    with report_stage(progress, "time passes"):
+        rates = _time_bare_passes(layout, model, device)
     rates |= {"disk_bytes_per_second": disk_rate(config.out, row_bytes // n_chunks)}
     if config.ablate:
-        rates["ablation_seconds_per_token"] = _further_seconds(layout, model, device, 1, kl_divergence)
+        with report_stage(progress, "time ablation"):
+            rates["ablation_seconds_per_token"] = _further_seconds(layout, model, device, 1, kl_divergence)
     if config.changes != "none" and facts.is_causal:
         n_passes = n_change_passes(config.stream, list(components))
-        rates["change_seconds_per_token"] = _further_seconds(layout, model, device, n_passes, _change_kl)
+        with report_stage(progress, "time changes"):
+            rates["change_seconds_per_token"] = _further_seconds(layout, model, device, n_passes, _change_kl)
     if device.type == "cuda":
         rates["copy_bytes_per_second"] = copy_rate(device)
     measured = {way: {**result.measured, **rates} for way, result in streamed.items()}

@@ -1,7 +1,6 @@
 """`lorascope capture`."""
 
 import os
-from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,11 +9,21 @@ from cyclopts import Parameter
 from lorascope.analyze.results.format import format_duration, format_number
 from lorascope.capture.config import CaptureConfig
 from lorascope.capture.models.gguf import describe_loading
+from lorascope.capture.settling.early import check_files
 from lorascope.capture.settling.inputs import require_inputs
 from lorascope.stores.size import format_size
 
 from ..options import ConfigFile
-from ..screen import aside, describe_rows, format_note, progress_bar, quiet_libraries, report_when_stopped, say
+from ..screen import (
+    aside,
+    describe_rows,
+    format_note,
+    importing_libraries,
+    progress_bar,
+    quiet_libraries,
+    report_when_stopped,
+    say,
+)
 
 if TYPE_CHECKING:
     from lorascope.capture import CaptureProgress
@@ -34,21 +43,23 @@ def capture(
     The same command continues a capture that was stopped.
     """
     require_inputs(settings)
+    check_files(settings, runs_here=True)
     leads = os.environ.get("RANK", "0") == "0"  # only one of several processes prints
     if leads:
         say(describe_loading(settings.model, settings.dtype), to=aside)
 
     with report_when_stopped(partial(describe_rows, settings.out)):
-        from lorascope.capture import capture as capture_run
-        from lorascope.capture.settling.provenance import COMPARED
-        from lorascope.stores import run_state
-
-        quiet_libraries()
         if not leads:
+            from lorascope.capture import capture as capture_run
+
+            quiet_libraries()
             capture_run(settings)
             return
+        from lorascope.stores import run_state
+
         was_finished = run_state(settings.out) == "finished"
-        run = _capture_with_bar(settings, capture_run)
+        run = _capture_with_bar(settings)
+        from lorascope.capture.settling.provenance import COMPARED
     captured = (
         f"{run.n_tokens} tokens of {run.samples.sizes['sample']} samples at {len(run.component_paths)} components"
     )
@@ -69,9 +80,11 @@ def capture(
         say(f"{format_size(measured['stored_bytes'])} in {format_duration(measured['seconds'])}{overhead}")
 
 
-def _capture_with_bar(config: CaptureConfig, capture_run: Callable[..., "Run"]) -> "Run":
-    """Return the run that `capture_run` captures, with a progress bar meanwhile."""
+def _capture_with_bar(config: CaptureConfig) -> "Run":
+    """Return the run that is captured, with a progress bar meanwhile."""
     with progress_bar("capture") as update:
+        with importing_libraries(update):
+            from lorascope.capture import capture as capture_run
 
         def report(now: "CaptureProgress") -> None:
             """Show the progress of the capture: what is done, bytes on disk, and what limits the speed."""

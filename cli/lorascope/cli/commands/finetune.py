@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 
 from lorascope.capture.config import FinetuneConfig
+from lorascope.capture.settling.early import read_small_data
 from lorascope.capture.settling.inputs import require_training_inputs
 
 from ..screen import describe_training, progress_bar, quiet_libraries, report_when_stopped, say
@@ -51,6 +52,8 @@ def finetune(
         Weights of a group: those of its first layer, or the mean over its layers.
     """
     require_training_inputs(model=model, data=(*data, *held_out), out=out)
+    for files in (data, held_out):
+        read_small_data(files)
 
     with report_when_stopped(partial(describe_training, out)):
         from lorascope.capture import finetune as finetune_model

@@ -8,12 +8,13 @@ from cyclopts import Parameter
 from lorascope.analyze.results.format import format_duration, format_number
 from lorascope.capture.config import CaptureConfig
 from lorascope.capture.models.gguf import describe_loading
+from lorascope.capture.settling.early import check_files
 from lorascope.capture.settling.inputs import require_inputs
 from lorascope.stores.format.tables import REPLY_SCALES
 from lorascope.stores.size import format_size
 
 from ..options import ConfigFile
-from ..screen import aside, format_note, print_frame, progress_bar, quiet_libraries, say, write_json
+from ..screen import aside, format_note, importing_libraries, print_frame, progress_bar, say, write_json
 
 if TYPE_CHECKING:
     from lorascope.capture import Plan
@@ -46,12 +47,13 @@ def plan(
         without), and `settings`.
     """
     require_inputs(settings, weights=False)
+    check_files(settings, runs_here=False)
     say(describe_loading(settings.model, settings.dtype), to=aside)
 
-    from lorascope.capture import plan as plan_capture
-
-    quiet_libraries()
     with progress_bar("plan") as update:
+        with importing_libraries(update):
+            from lorascope.capture import plan as plan_capture
+
         made = plan_capture(
             settings, probe=probe, progress=lambda now: update(now.done, now.total, now.units, now.stage)
         )

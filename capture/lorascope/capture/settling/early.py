@@ -1,0 +1,168 @@
+"""Refusals before torch is imported: what files alone show about data, components, device and space."""
+
+import re
+from collections.abc import Callable, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+
+from lorascope.stores.errors import StoreError
+from lorascope.stores.json_document import read_json
+from lorascope.stores.names import matching_indices
+from lorascope.stores.places.place import open_place
+from lorascope.stores.size import format_size
+
+from ..config import CaptureConfig
+from ..models.source import LORA_MATRIX, adapter_weights_file, locate_model, tensor_header
+from ..samples.items import ChatItem, ChoiceItem, CompletionItem, Item
+from ..samples.sources import read_item_files
+
+MAX_BYTES = 2**25
+"""Size of data that is read whole before anything is loaded; larger data is read once, by the capture."""
+LONGEST = 16
+"""Number of items whose tokens are counted against the context: those with the longest texts."""
+MOST_CHARACTERS = 64
+"""Number of characters per token of the context; a longer text is counted up to there."""
+SAMPLED = 256
+"""Number of items whose tokens stand for those of all, where the space is looked at."""
+LEAST_RATIO = 0.5
+"""Stored bytes for one byte of base, at least: states of no model compressed as well."""
+CONTEXT_NAMES = ("max_position_embeddings", "n_positions", "max_seq_len", "max_sequence_length")
+"""Names in configurations of the largest number of tokens; the first existing one counts."""
+
+
+def check_files(config: CaptureConfig, *, runs_here: bool) -> None:
+    """Raise an error if files alone show that a capture can't be made; what they don't show is left to loading.
+
+    `require_inputs` comes first. Data of the hub or of more than 32 MiB is left to loading, and so is a model that
+    isn't a folder (or a `.gguf` file that was converted before).
+
+    Parameters
+    ----------
+    config
+        A capture's settings.
+    runs_here
+        Whether this machine must have the device and the space.
+
+    Raises
+    ------
+    ValueError
+        If the data isn't as `read_items` expects, one of its texts is longer than the model's context, or there is no
+        such device.
+    StoreError
+        If a pattern matches no component, or the run would be far larger than the free space.
+    """
+    if runs_here:
+        require_device_name(config.device)
+    items = read_small_data(config.data)
+    model, options = locate_model(config.model, dtype=config.dtype, weights=False)
+    if "gguf_file" in options or not Path(model).is_dir():
+        return
+    widths = output_widths(config)
+    try:
+        settings = read_json(Path(model, "config.json"))
+        count = token_counter(Path(model, "tokenizer.json"))
+    except Exception:  # whatever is wrong with these files, loading says it
+        return
+    if config.component and widths and "text_config" not in settings:  # others rename layers as they load
+        paths = list(widths)
+        chosen = matching_indices(paths, config.component, of="components that the adapter changes")
+        widths = {paths[index]: widths[paths[index]] for index in chosen}
+    settings = settings.get("text_config", settings)
+    context = next((settings[name] for name in CONTEXT_NAMES if isinstance(settings.get(name), int)), None)
+    if context:
+        require_context(items, count, context)
+    is_new = "://" not in config.out and not Path(config.out).exists()
+    if (
+        runs_here
+        and is_new
+        and not config.overfill
+        and (config.tokens, config.states, config.budget) == ("all", "all", None)
+    ):
+        is_float32 = "float32" in (config.dtype, settings.get("dtype"), settings.get("torch_dtype"))
+        width_bytes = sum(widths.values()) * (4 if is_float32 and config.store == "exact" else 2)
+        require_room(config.out, count_tokens(items[: config.limit], count) * width_bytes * LEAST_RATIO)
+
+
+def output_widths(config: CaptureConfig) -> dict[str, int]:
+    """Return path -> output width of all layers that the adapters change; {} if they change more than linear layers."""
+    widths: dict[str, int] = {}
+    for folder in config.adapters.values():
+        for key, facts in tensor_header(adapter_weights_file(Path(folder))).items():
+            if (match := LORA_MATRIX.fullmatch(key)) is None or len(facts["shape"]) != 2:
+                return {}
+            if match[2] == "B":
+                widths[match[1]] = facts["shape"][0]
+    return widths
+
+
+def require_device_name(name: str) -> None:
+    """Raise ValueError if no device has this name, or it is a GPU's and torch here is built without CUDA and ROCm."""
+    if not re.fullmatch(r"auto|(cpu|cuda)(:\d+)?", name):
+        raise ValueError(f"`device` is {name!r}; allowed are 'auto', 'cpu', 'cuda', 'cuda:0' ...")
+    torch = find_spec("torch") if name.startswith("cuda") else None
+    for folder in torch.submodule_search_locations or () if torch else ():
+        version = Path(folder, "version.py")
+        built = dict(re.findall(r"^(cuda|hip)\b.*= (.+)$", version.read_text(), re.M)) if version.is_file() else {}
+        if built and set(built.values()) == {"None"}:
+            raise ValueError(f"`device` is {name!r}, but torch is built without CUDA here; use 'cpu'")
+
+
+def read_small_data(paths: Sequence[str]) -> list[Item]:
+    """Return the items of data files; none if the files have more than 32 MiB together, or one is of the hub.
+
+    Raises what `read_item_files` raises.
+    """
+    files = [Path(path) for path in paths]
+    if not all(file.is_file() for file in files) or sum(file.stat().st_size for file in files) > MAX_BYTES:
+        return []
+    return [item for items in read_item_files("data", paths).values() for item in items]
+
+
+def token_counter(file: Path) -> Callable[[str], int]:
+    """Return a function from a text to its number of tokens, without special ones, by this `tokenizer.json`."""
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(str(file))
+    tokenizer.no_truncation()
+    return lambda text: len(tokenizer.encode(text, add_special_tokens=False))
+
+
+def require_context(items: Sequence[Item], count: Callable[[str], int], context: int) -> None:
+    """Raise ValueError if one of the longest texts alone has more tokens than the context; a prompt only adds to it."""
+    texts = [(text, item.id) for item in items for text in _whole_texts(item)]
+    for text, name in sorted(texts, key=lambda pair: len(pair[0]), reverse=True)[:LONGEST]:
+        is_long = len(text.encode()) > context  # a token has a byte at least
+        if is_long and (n := count(text[: MOST_CHARACTERS * context])) > context:
+            raise ValueError(
+                f"sample {name!r} has a text of {n} tokens; the context has {context}: leave the item out, or shorten "
+                "it"
+            )
+
+
+def count_tokens(items: Sequence[Item], count: Callable[[str], int]) -> int:
+    """Return about how many tokens items have, without prompts and templates, by up to 256 of them."""
+    some = items[:: max(len(items) // SAMPLED, 1)]
+    n = sum(count(text) for item in some for text in _whole_texts(item))
+    return n * len(items) // max(len(some), 1)
+
+
+def require_room(out: str, n_bytes: float) -> None:
+    """Raise StoreError if the place of a run has less than `n_bytes` free."""
+    free = open_place(out).free_bytes()
+    if free is not None and n_bytes > free:
+        raise StoreError(
+            f"the run would take more than {format_size(int(n_bytes))} at `{out}`, where {format_size(free)} are free; "
+            "`lorascope plan` says what would fit; or make room, or pass `--overfill`"
+        )
+
+
+def _whole_texts(item: Item) -> list[str]:
+    """Return the texts that one sample has as a whole: none of a text that is cut into windows."""
+    if isinstance(item, CompletionItem):
+        return [item.prompt + item.completion]
+    if isinstance(item, ChoiceItem):
+        return [item.question, *item.choices]
+    if isinstance(item, ChatItem):  # a template may drop what was thought before a reply, and white space
+        contents = [str(message.get("content") or "") for message in item.messages]
+        return [content.rpartition("</think>")[2].strip() for content in contents]
+    return []
