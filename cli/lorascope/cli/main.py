@@ -43,6 +43,9 @@ def _show_default(default: Any) -> str | None:
     return None if text in (None, "") or text is False else str(text)
 
 
+if "OMP_WAIT_POLICY" not in os.environ:  # by default a thread of torch spins so long for work that other jobs starve
+    os.environ.setdefault("GOMP_SPINCOUNT", "5000")
+
 app = App(
     name="lorascope",
     help="See what a LoRA adapter does inside a language model.\n\n"

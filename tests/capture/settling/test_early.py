@@ -130,7 +130,7 @@ def test_a_gpu_needs_a_torch_that_is_built_for_it(
 def test_a_run_far_larger_than_the_disk_is_refused(settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lorascope.stores.places.folder.FolderPlace.free_bytes", lambda self: 1000)
     config = CaptureConfig(**settings)
-    with pytest.raises(StoreError, match=r"more than .* where 1000 B are free; `lorascope plan`.*`--overfill`"):
+    with pytest.raises(StoreError, match=r"more than .* where 1 kB are free; `lorascope plan`.*`--overfill`"):
         check_files(config, runs_here=True)
     check_files(config, runs_here=False)
     for option in ({"overfill": True}, {"states": "none"}, {"budget": "1GB"}, {"tokens": "share:0.1"}):
