@@ -289,3 +289,16 @@ def test_a_broken_pipe_of_another_kind_is_said(
     monkeypatch.setattr("lorascope.stores.open_run", fail)
     code, _, err = run(capsys, "info", many_rows)
     assert (code, err) == (2, "lorascope: error: [Errno 32] Broken pipe: 'worker'\n")
+
+
+@pytest.mark.parametrize(
+    ("own", "expected"),
+    [({}, "5000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "None")],
+)
+def test_waiting_threads_sleep_soon_unless_the_user_says_otherwise(own: dict[str, str], expected: str) -> None:
+    code = (
+        "import os, lorascope.cli.main, sys; assert 'torch' not in sys.modules; print(os.environ.get('GOMP_SPINCOUNT'))"
+    )
+    kept = {key: value for key, value in os.environ.items() if key not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
+    done = subprocess.run([sys.executable, "-c", code], env=kept | own, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == expected
