@@ -140,6 +140,15 @@ def test_missing_bucket_says_so(make_run: Any, s3: Any) -> None:
         open_place("s3://nowhere/run").write("zarr.json", b"x")
 
 
+def test_a_run_without_its_root_is_no_empty_place(make_run: Any, s3: Any) -> None:
+    with pytest.raises(StoreError, match="holds no run; name one that `lorascope capture` wrote"):
+        open_run(s3.prefix)
+    go_on(s3.prefix, make_run())
+    open_place(s3.prefix).delete(["zarr.json"])
+    with pytest.raises(StoreError, match="holds a run without its root 'zarr.json', and the other files can't replace"):
+        open_run(s3.prefix)
+
+
 def test_credentials_stay_in_the_environment(make_run: Any, s3: Any) -> None:
     run = make_run()
     go_on(s3.prefix, run)

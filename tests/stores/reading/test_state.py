@@ -163,7 +163,7 @@ def test_states_of_a_run(make_run: Any, tmp_path: Path) -> None:
         ({"notes.txt": "x"}, "isn't empty and holds no run; name a new folder, or empty this one first"),
         (
             {"c.0": "x"},
-            r"holds parts of a run \('c.0'\) without its root 'zarr.json', .*; delete what is left, and the",
+            r"holds parts of a run \('c.0'\) without its root 'zarr.json', .*; put that file back, or delete what",
         ),
         (
             {"run.zarr/zarr.json": "{}", "report.html": "x"},

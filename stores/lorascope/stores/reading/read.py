@@ -11,7 +11,7 @@ from ..format.stored_spec import describe_array
 from ..format.tables import is_base_score_column
 from ..places.place import Place, open_place, with_cache
 from .chunks import MISSING_ERRORS
-from .require_run import find_run_path, no_store_error
+from .require_run import MARK, find_run_path, lost_root_error, no_run_error
 from .root import Root, read_root
 from .rows import read_static
 from .run import Run
@@ -72,7 +72,11 @@ def open_root(path: str | Path | Place) -> tuple[Place, Root]:
     try:
         root = read_root(place)
     except MISSING_ERRORS:
-        raise no_store_error(place.name, nowhere=isinstance(place.path, Path) and not place.path.exists()) from None
+        if isinstance(place.path, Path):
+            raise no_run_error(place.path) from None
+        if place.size(MARK) is not None:
+            raise lost_root_error(place.name) from None
+        raise StoreError(f"`{place.name}` holds no run; name one that `lorascope capture` wrote") from None
     require_known_version(place, root.attributes)
     if (root.document.get("zarr_format"), root.document.get("node_type")) != (3, "group"):
         raise StoreError(f"`{place.name}` isn't a readable Zarr group (its 'zarr.json' is none of Zarr 3)")

@@ -131,7 +131,7 @@ def _require_empty(place: Place) -> None:
     if all(map(_setup_key().fullmatch, chain([first], keys))):
         raise StoreError(
             f"`{place.name}` holds parts of a run ({first!r}) without its root 'zarr.json', as where a run was deleted "
-            "while it was written; delete what is left, and the same command starts again"
+            "while it was written; put that file back, or delete what is left, and the same command starts again"
         ) from None
     inside = sorted(root.parent for root in place.path.glob("*/zarr.json")) if isinstance(place.path, Path) else []
     if inside:
