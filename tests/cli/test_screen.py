@@ -2,6 +2,7 @@ import doctest
 import re
 import subprocess
 import sys
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -128,6 +129,19 @@ def test_a_log_has_a_line_of_progress_every_so_often(
     monkeypatch.setattr("lorascope.cli.screen.LOG_SECONDS", 0.0)
     title, *_, last = progressed(capsys)[1].splitlines()
     assert [title, last] == [f"{SHOWN}: 1 of 2 {SHOWN}", f"{SHOWN}: 2 of 2 {SHOWN}"]
+
+
+def test_a_log_ends_each_stage_at_its_total(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the last line is younger than `LOG_SECONDS`; a stage without a line gets none."""
+    seconds = iter((0.0, 31.0, 32.0, 33.0, 34.0, 35.0, 62.0, 63.0, 64.0))
+    monkeypatch.setattr("lorascope.cli.screen.time", SimpleNamespace(monotonic=lambda: next(seconds)))
+    with progress_bar("capture") as update:
+        update(3, 7, "passes", "ablate")
+        for title, total in (("ablate", 7), ("ablate", 7), ("short", 1), ("capture", 5)):
+            update(total, total, title=title)
+    assert capsys.readouterr().err.splitlines() == ["ablate: 3 of 7 passes", "ablate: 7 of 7"]
 
 
 def test_a_note_names_its_first_three_places() -> None:

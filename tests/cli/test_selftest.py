@@ -40,8 +40,10 @@ def test_a_check_that_fails_is_exit_code_1(
     right = checks.reduce_tokens
     monkeypatch.setattr(checks, "reduce_tokens", lambda *given: right(*given)._replace(js=right(*given).js * 1.001))
     monkeypatch.setattr(selftest, "time_captures", lambda *_: {})
-    code, out, _ = call("selftest", capsys, "--device", "cpu", "--out", tmp_path)
+    monkeypatch.setattr("lorascope.cli.screen.LOG_SECONDS", 0.0)
+    code, out, err = call("selftest", capsys, "--device", "cpu", "--out", tmp_path)
     assert code == 1
+    assert err.splitlines()[-1] == "selftest: 3 of 3"
     assert out.startswith("**1 of 4 checks FAILED**\n")
     assert "| 1.0e-03 | 1.0e-06 | FAILED |" in flat(out)
 

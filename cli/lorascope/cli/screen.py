@@ -177,7 +177,7 @@ def progress_bar(title: str) -> Iterator[Callable[..., None]]:
     A new title starts a new bar.
 
     It is drawn on stderr if the answer goes to a file or a program. Without any terminal, as in a batch job's log, a
-    line is printed every `LOG_SECONDS`.
+    line is printed every `LOG_SECONDS`, and one at the end of each title that has such a line.
     """
     columns = (
         SpinnerColumn(),
@@ -190,14 +190,15 @@ def progress_bar(title: str) -> Iterator[Callable[..., None]]:
     shown = console if console.file.isatty() else aside
     bars = Progress(*columns, console=shown, disable=not shown.is_terminal)
     tasks: dict[str, int] = {}
-    logged = time.monotonic()
+    logged, unended = time.monotonic(), set[str]()  # when the last line was printed, titles whose last isn't their end
 
     def update(done: int, total: int, note: str = "", title: str = title) -> None:
         """Set the bar of `title` to `done` of `total`; without a terminal, print a line every `LOG_SECONDS`."""
         nonlocal logged
         if bars.disable:
-            if time.monotonic() - logged >= LOG_SECONDS:
+            if time.monotonic() - logged >= LOG_SECONDS or (done >= total and title in unended):
                 logged = time.monotonic()
+                (unended.discard if done >= total else unended.add)(title)
                 say(f"{title}: {done} of {total} {note}".rstrip(), to=aside)
             return
         if not tasks:

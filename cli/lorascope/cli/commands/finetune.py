@@ -7,10 +7,11 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 
 from lorascope.capture.config import FinetuneConfig
+from lorascope.capture.models.gguf import describe_loading
 from lorascope.capture.settling.early import read_small_data
 from lorascope.capture.settling.inputs import require_training_inputs
 
-from ..screen import describe_training, progress_bar, quiet_libraries, report_when_stopped, say
+from ..screen import aside, describe_training, progress_bar, quiet_libraries, report_when_stopped, say
 
 
 def finetune(
@@ -54,6 +55,7 @@ def finetune(
     require_training_inputs(model=model, data=(*data, *held_out), out=out)
     for files in (data, held_out):
         read_small_data(files)
+    say(describe_loading(model, dtype), to=aside)
 
     with report_when_stopped(partial(describe_training, out)):
         from lorascope.capture import finetune as finetune_model

@@ -46,6 +46,7 @@ def selftest(
             out=out,
             progress=lambda stage: update(SELFTEST_STAGES.index(stage), len(SELFTEST_STAGES), stage),
         )
+        update(len(SELFTEST_STAGES), len(SELFTEST_STAGES))
     for line in _markdown_lines(result):
         say(line)
     return 0 if result.ok else 1
