@@ -191,15 +191,20 @@ def test_means_over_other_kinds_of_tokens_are_not_compared(make_small: Any, redu
         if reduction in ("answer", "last"):
             assert compare().attrs["units"] == "nat"
             continue
-        with pytest.raises(
-            ValueError, match="about different tokens can't be compared: all tokens, the answer's; capt"
-        ):
+        words = "about different tokens can't be compared: all tokens, the answer's; all have the reduction 'answer': "
+        with pytest.raises(ValueError, match=words):
             compare()
 
 
 def test_a_copy_of_some_tokens_is_not_compared_with_its_source(make_small: Any, tmp_path: Path) -> None:
     source = make_small(attributes={"provenance": {"population": "all tokens"}}).run
     answers = pull(source.path, tmp_path / "answers.zarr", tokens="answer")
+    first = pull(source.path, tmp_path / "first.zarr", tokens="first:4")
+    words = "can't be compared: all tokens, the tokens of the answer; all have the reduction 'answer': `lorascope miub"
     for compare in (paired, lambda *results: group_runs(results)):
-        with pytest.raises(ValueError, match="can't be compared: all tokens, the tokens of the answer; capture"):
+        with pytest.raises(ValueError, match=words):
             compare(miub(source), miub(answers))
+        assert compare(*(miub(run, reduction="answer") for run in (source, answers))).attrs["units"] == "nat"
+        for reduction in ("mean", "last"):  # the last token that was captured is another one
+            with pytest.raises(ValueError, match="tokens of each sequence; capture with the same `tokens`$"):
+                compare(*(miub(run, reduction=reduction) for run in (source, first)))

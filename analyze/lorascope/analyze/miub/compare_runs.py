@@ -16,6 +16,7 @@ from lorascope.analyze.results.tree import require_result
 from lorascope.analyze.results.weights import standard_error
 
 from .groups import group_by, has_matching_tokens, to_dataframe
+from .reduce import ANSWERS
 
 PAIR_KEYS = ("component", "layer", "kind")
 """Keys that `paired` can group differences by."""
@@ -159,17 +160,39 @@ def _check_alike(results: Sequence[xr.DataTree]) -> None:
         raise ValueError("`results` is empty; give what `miub` returned for each run")
     for result in results:
         require_result(result)
-    for key, what in (("unit", "units"), ("over_tokens", "reductions")):
+    for key, option in (("unit", "unit"), ("over_tokens", "reduction")):
         values = {result.attrs[key] for result in results}
         if len(values) > 1:
-            raise ValueError(f"results of different {what} can't be compared: {sorted(values)}; compute them alike")
-    # Reductions to the answer or the last token don't depend on which other tokens were captured.
+            raise ValueError(
+                f"results of different {option}s can't be compared: {sorted(values)}; compute them with one "
+                f"`{option}`, such as {results[0].attrs[key]!r}"
+            )
     kinds = {result.attrs.get("population", "") for result in results} - {""}
-    if len(kinds) > 1 and results[0].attrs["over_tokens"] in ("mean", "sum"):
-        raise ValueError(
-            f"results about different tokens can't be compared: {', '.join(sorted(kinds))}; capture with one `tokens`, "
-            "or take the reduction 'answer' or 'last' of runs with these tokens"
-        )
+    if len(kinds) > 1 and results[0].attrs["over_tokens"] not in (shared := _shared_reductions(results)):
+        way = "capture with the same `tokens`"
+        if shared:
+            name = shared[0]
+            way = f"all have the reduction {name!r}: `lorascope miub RUN RUN --reduction {name}`, in Python "
+            way += f"`miub(run, reduction={name!r})` of each"
+        raise ValueError(f"results about different tokens can't be compared: {', '.join(sorted(kinds))}; {way}")
+
+
+def _shared_reductions(results: Sequence[xr.DataTree]) -> list[str]:
+    """Return the reductions that are about the same tokens in all results, whichever others were captured.
+
+    They are `answer` if every result has tokens of answers, and `last` if each has the last token of every sample.
+    """
+    shared = {"answer", "last"}
+    for result in results:
+        tokens, samples = result.children["tokens"].dataset, result.children["samples"].dataset
+        if not np.isin(tokens["role"].values, ANSWERS).any():
+            shared -= {"answer"}
+        if has_matching_tokens(result):
+            ends = np.zeros(samples.sizes["sample"], np.int64)
+            np.maximum.at(ends, tokens["sample_of_token"].values, tokens["position"].values + 1)
+            if (ends < samples["length"].values)[samples["used"].values].any():
+                shared -= {"last"}
+    return sorted(shared)
 
 
 def _key_value(result: xr.DataTree, key: str) -> Any:
