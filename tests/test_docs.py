@@ -158,13 +158,7 @@ def for_pairs(request: pytest.FixtureRequest, place: Path) -> dict[str, Any]:
 
 
 def for_training(request: pytest.FixtureRequest, place: Path) -> dict[str, Any]:
-    """A model whose tokenizer has a chat template, and another training's record."""
-    from transformers import AutoTokenizer
-
-    shutil.copytree("my-model", "my-chat-model")
-    tokenizer = AutoTokenizer.from_pretrained("my-chat-model")
-    tokenizer.chat_template = (ROOT / "tests/capture/samples/chat_templates/marked.jinja").read_text()
-    tokenizer.save_pretrained("my-chat-model")
+    """Another training's record."""
     return {"other_record": json.loads(Path("my-adapter/finetune.json").read_text())}
 
 

@@ -1,4 +1,4 @@
-"""The first example of docs/training.md, as it is printed, with the real library; and what a logger gets of it."""
+"""The examples of docs/training.md, as they are printed, with the real libraries; and what a logger gets of one."""
 
 import shutil
 from pathlib import Path
@@ -7,11 +7,13 @@ from typing import Any, ClassVar
 import pytest
 from transformers import TrainerCallback
 
+from lorascope.study.demo_inputs import demo_model
+
 from ...pages import ROOT, blocks, run_python
 from ...tiny import save_model
 
-EXAMPLE = next(block for block in blocks((ROOT / "docs/training.md").read_text()) if "callbacks=" in block.text)
-"""With `transformers.Trainer`; of TRL's, test_chats.py looks at the log."""
+EXAMPLE, OF_TRL = (block for block in blocks((ROOT / "docs/training.md").read_text()) if "callbacks=" in block.text)
+"""With `transformers.Trainer`, and with TRL's SFTTrainer, of whose log test_chats.py looks at more."""
 
 
 class Logger(TrainerCallback):
@@ -51,3 +53,24 @@ def test_it_runs_as_printed_and_its_logger_gets_miub(
     assert [entry["step"] for entry in measured] == [0, 2, 4]
     assert [entry for entry in logged if "miub" in entry] == measured
     assert measured[-1]["miub"] > measured[0]["miub"] == 0
+
+
+@pytest.mark.slow
+# TRL 1.16 gives transformers 5.24 a setting under its old name; the other is torch's, on a machine without a GPU.
+@pytest.mark.filterwarnings("ignore:`gradient_checkpointing` is deprecated:FutureWarning")
+@pytest.mark.filterwarnings("ignore:'pin_memory' argument is set as true but no accelerator:UserWarning")
+@pytest.mark.usefixtures("smollm2")  # skips where its weights aren't installed
+def test_trls_runs_as_printed_on_the_demos_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its chat template is none of those that TRL knows, and doesn't mark what the assistant says."""
+    monkeypatch.chdir(tmp_path)
+    Path("runs/demo").mkdir(parents=True)
+    Path("runs/demo/model.gguf").symlink_to(demo_model())
+    scope: dict[str, Any] = {}
+    run_python(OF_TRL.text, scope)
+    trainer, tokenizer, run = scope["trainer"], scope["tokenizer"], scope["run"]
+    values = [entry["miub"] for entry in trainer.state.log_history if "miub" in entry]
+    assert values[-1] > values[0] == 0
+    labels = trainer.train_dataset[0]["labels"]  # the answer and the end of its turn alone
+    assert tokenizer.decode([label for label in labels if label != -100]).strip() == "Yes, it is.<|im_end|>"
+    assert run.finished
+    assert run.samples.sizes["sample"] == 3
