@@ -164,7 +164,7 @@ def test_chosen_components_alone_are_parts(make: Any) -> None:
 
 def test_what_can_not_be_ablated_is_refused(tiny_items: Any, tiny_tokenizer: Any, tmp_path: Path) -> None:
     given = {"model": "m", "adapter": "a", "data": "d", "out": "o"}
-    with pytest.raises(ValueError, match="`ablate` is 'heads'; allowed are components, layers, kinds"):
+    with pytest.raises(ValueError, match="`ablate` is 'heads'; allowed are 'components', 'layers', 'kinds'"):
         CaptureConfig(**given, ablate="heads")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="`ablate` is 'kinds', but in stream 'base' no adapter is on"):
         CaptureConfig(**given, ablate="kinds", stream="base")  # type: ignore[arg-type]

@@ -45,7 +45,7 @@ def test_analysed_and_pulled_from_the_bucket(go: Any, s3: Any, tmp_path: Path) -
     remote, local = go(url, score=False), go("local.zarr", score=False)
     assert miub(remote).equals(miub(local))
     component = remote.component_paths[0]
-    small = pull(url, tmp_path / "small.zarr", components=[component])
+    small = pull(url, tmp_path / "small.zarr", component=[component])
     np.testing.assert_array_equal(small.lora(component).values, local.lora(component).values)
     assert verify(small.path).ok
     assert "a-secret" not in str(remote.attributes) + str(small.attributes)

@@ -75,7 +75,7 @@ def test_a_folder_of_results(capsys: pytest.CaptureFixture[str], tmp_path: Path)
     ("words", "message"),
     [
         (["{tmp}/none.csv"], "none.csv` is not there; name a table"),
-        (["paper", "--metric", "MI"], "the table has no column 'MI'; it has"),
+        (["paper", "--metric", "MI"], "; did you mean 'MIUB'?"),
         (["paper", "--groups", "none"], "`groups` is empty; name at least one column whose values vary"),
         (["paper", "--n-draws", "3"], "`n_draws` is 3; give a whole number of at least 100"),
         (["paper", "--n-draws", "100001"], 'Invalid value "100001" for --n-draws. Must be <= 100000'),

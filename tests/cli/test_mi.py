@@ -131,7 +131,7 @@ def test_bound_compares_miub_with_mutual_information(
 def test_bound_against_delta_is_no_miub(capsys: pytest.CaptureFixture[str], some: Path, opened: Run) -> None:
     code, out, _ = run(capsys, some, "--bound", "--against", "delta", "--component", "*.down_proj", "--shuffles", 3)
     assert code == 0
-    options: dict[str, Any] = {"components": ["*.down_proj"], "against": "delta", "n_shuffles": 0}
+    options: dict[str, Any] = {"component": ["*.down_proj"], "against": "delta", "n_shuffles": 0}
     js = measure_information(opened, **options)["js_delta_alone"].item()
     assert f"│ {js:.3f} │" in out
     assert "JS alone ≥ MI " in out

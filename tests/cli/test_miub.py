@@ -64,7 +64,7 @@ def test_some_components_in_another_unit_and_reduction(capsys: pytest.CaptureFix
     options = ("--component", "*.up_proj", "--unit", "bit", "--reduction", "last")
     code, out, _ = run(capsys, many_rows, *options)
     assert code == 0
-    expected = miub_of(open_run(many_rows), components=["*.up_proj"], unit="bit", reduction="last")
+    expected = miub_of(open_run(many_rows), component=["*.up_proj"], unit="bit", reduction="last")
     assert f"MIUB {format_error(float(expected['miub']), float(expected['miub_se']))} bit (tokens: last;" in out
     assert "2 components)" in out
     assert "down_proj" not in out

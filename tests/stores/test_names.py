@@ -1,9 +1,13 @@
 """What a pattern fits, and which name somebody may have meant."""
 
+import re
+from typing import Any
+
+import numpy as np
 import pytest
 
 from lorascope.stores import StoreError
-from lorascope.stores.names import close_names, matching_indices
+from lorascope.stores.names import close_names, matching_indices, require_choice
 
 NAMES = [
     f"model.layers.{layer}.{kind}"
@@ -37,6 +41,8 @@ def test_nothing_is_like_nothing() -> None:
 def test_patterns_fit_whole_names_in_the_order_of_the_names() -> None:
     assert matching_indices(NAMES, None, of="here") == list(range(8))
     assert matching_indices(NAMES, ["*.13.*.q_proj", "model.layers.3.mlp.up_proj"], of="here") == [0, 6]
+    assert matching_indices(NAMES, "*.q_proj", of="here") == [2, 6]
+    assert matching_indices(NAMES, np.array(NAMES)[[7, 1]], of="here") == [1, 7]
 
 
 @pytest.mark.parametrize(
@@ -46,10 +52,23 @@ def test_patterns_fit_whole_names_in_the_order_of_the_names() -> None:
          "here; did you mean 'model.layers.3.self_attn.q_proj'\\?"),
         (["*.qproj"], r"fits none of the 8 here; did you mean '\*.q_proj'\?"),
         (["x"], "fits none of the 8 here; the first is 'model.layers.3.mlp.up_proj'"),
-        ([], r"`components` is \[\]; give a list of names or patterns of here, or nothing for all"),
-        ("*.up_proj", r"`components` is '\*.up_proj'; give a list"),
+        ("*.qproj", r"'\*.qproj' fits none of the 8 here; did you mean '\*.q_proj'\?"),
+        ([], r"`component` is \[\]; give a name or pattern of here, several, or nothing for all"),
+        ("", "`component` is ''; give a name or pattern of here"),
+        (("",), r"`component` is \('',\); give a name or pattern of here"),
+        (3, "`component` is 3; give a name or pattern of here"),
+        ([3], r"`component` is \[3\]; give a name or pattern of here"),
     ],
 )  # fmt: skip
-def test_a_pattern_that_fits_nothing_is_one_line(patterns: list[str], said: str) -> None:
+def test_a_pattern_that_fits_nothing_is_one_line(patterns: Any, said: str) -> None:
     with pytest.raises(StoreError, match=said):
         matching_indices(NAMES, patterns, of="here")
+
+
+@pytest.mark.parametrize("value", ["bta", "gamma", 3, None, ["beta"]])
+def test_what_is_no_choice_is_one_line_with_a_suggestion(value: Any) -> None:
+    close = "; did you mean 'beta'?" if value in ("bta", ["beta"]) else ""
+    words = re.escape(f"`letter` is {value!r}; allowed are 'alpha', 'beta'{close}")
+    with pytest.raises(ValueError, match=f"^{words}$"):
+        require_choice("letter", value, ("alpha", "beta"))
+    require_choice("letter", "beta", {"alpha": 1, "beta": 2})

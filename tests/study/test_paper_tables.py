@@ -119,6 +119,6 @@ def test_a_run_printed_twice_can_be_used_once(cells: CellSet, n_rows: int) -> No
 
 
 def test_cell_sets_have_names() -> None:
-    words = "`cells` is 'corrected'; it is one of ['as printed', 'repaired', 'without collapsed']"
+    words = "`cells` is 'corrected'; allowed are 'as printed', 'repaired', 'without collapsed'"
     with pytest.raises(ValueError, match=re.escape(words)):
         paper_study("corrected")  # type: ignore[arg-type]

@@ -151,7 +151,7 @@ def test_a_cell_of_the_map_shows_what_python_computes(
     click_map(opened, 1, 1 if kind == "main" else 0, (4, 3) if kind == "main" else (3, 2))
     token, cell = 1407, opened.page.locator(".cell")
     expect(cell.locator("h3 *")).to_have_text([UP, f"“w{token}”, position 9, prompt"])
-    options = {"adapter": adapter, "components": [UP]}
+    options = {"adapter": adapter, "component": [UP]}
     names = ("js", "js_permuted", "delta_ratio", "effective_width", "delta_norm", "base_norm")
     expected = {name: float(values[token, 0]) for name, values in measure_run(run, names, **options).items()}
     for text, name in zip(cell.locator(".value").all_inner_texts(), names, strict=False):
@@ -222,7 +222,7 @@ def test_a_pattern_chooses_components(look: Callable[..., Look], served: Callabl
     box, count = opened.page.locator("#filter"), opened.page.locator(".filter [role=status]")
     for pattern in ("*.q_proj", "model.layers.1.*", "*.[qd]*_proj lm_head", UP):
         box.fill(pattern)
-        js = measure_run(main.run, ("js",), components=pattern.split())["js"].values[60:80]
+        js = measure_run(main.run, ("js",), component=pattern.split())["js"].values[60:80]
         expect(count).to_have_text(f"{js.shape[1]} of 7")
         assert all(agrees(text, value) for text, value in zip(sums(opened), js.sum(axis=1), strict=True)), pattern
     box.fill("nothing*")

@@ -2,17 +2,25 @@
 
 import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
+from typing import TypeAlias
 
 from .errors import StoreError
 
 MAX_SUGGESTIONS = 3
 """Most names in a suggestion."""
+Patterns: TypeAlias = str | Sequence[str] | None
+"""Names or patterns such as `*.q_proj`, one or several, as an argument; None for all."""
+
+
+def pattern_list(patterns: Patterns) -> list[str] | None:
+    """Return one or several patterns as a list of one or several; None as it is."""
+    return [patterns] if isinstance(patterns, str) else None if patterns is None else list(patterns)
 
 
 def matching_indices(
-    names: Sequence[str], patterns: Sequence[str] | None, *others: Sequence[str], of: str, option: str = "components"
+    names: Sequence[str], patterns: Patterns, *others: Sequence[str], of: str, option: str = "component"
 ) -> list[int]:
     """Return the indices, ascending, of names that match any pattern, such as `*.q_proj`; all if `patterns` is None.
 
@@ -28,14 +36,15 @@ def matching_indices(
     Raises
     ------
     StoreError
-        If the list of patterns is empty, or one of them matches no name.
+        If `patterns` isn't a text or several, is empty, or has a pattern that matches no name.
     """
     if patterns is None:
         return list(range(len(names)))
-    if isinstance(patterns, str) or not patterns:
-        raise StoreError(f"`{option}` is {patterns!r}; give a list of names or patterns of {of}, or nothing for all")
+    listed = pattern_list(patterns) if isinstance(patterns, Iterable) else None
+    if not listed or not all(isinstance(pattern, str) and pattern for pattern in listed):
+        raise StoreError(f"`{option}` is {patterns!r}; give a name or pattern of {of}, several, or nothing for all")
     places: set[int] = set()
-    for pattern in patterns:
+    for pattern in listed:
         fits = {
             place
             for place, same in enumerate(zip(names, *others, strict=True))
@@ -65,6 +74,14 @@ def suggestion_or_first_name(name: str, names: Sequence[str]) -> str:
 def suggestion(name: str, names: Sequence[str]) -> str:
     """Return the end of an error about an unknown name, `; did you mean 'tokens'?`; empty if no name is similar."""
     return did_you_mean(close_names(name, names))
+
+
+def require_choice(option: str, value: object, allowed: Iterable[str]) -> None:
+    """Raise ValueError, with a suggestion, unless the value of an option is one of these texts."""
+    names = tuple(allowed)
+    if value not in names:
+        choices = ", ".join(map(repr, names))
+        raise ValueError(f"`{option}` is {value!r}; allowed are {choices}{suggestion(str(value), names)}")
 
 
 def did_you_mean(close: Sequence[str]) -> str:

@@ -5,6 +5,8 @@ from typing import Literal, get_args
 
 import pandas as pd  # type: ignore[import-untyped]
 
+from lorascope.stores.names import require_choice
+
 from .study_names import CellSet
 
 SOURCE = (
@@ -84,8 +86,7 @@ def paper_study(cells: CellSet = "as printed", *, once: bool = False) -> pd.Data
     and share4 is ACC 0.217 and CE 13.63 to 13.66 (the middle, 13.645, is used). That is an inference, not an erratum.
     MIUB isn't affected.
     """
-    if cells not in get_args(CellSet):
-        raise ValueError(f"`cells` is {cells!r}; it is one of {list(get_args(CellSet))}")
+    require_choice("cells", cells, get_args(CellSet))
     printed = paper_table(1).query("dataset != 'AVG'")
     keys = ["dataset", "model", "setting"]
     cells_by_metric = printed.pivot(index=keys, columns="metric", values="value")

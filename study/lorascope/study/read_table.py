@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd  # type: ignore[import-untyped]
 from pandas.api.types import is_numeric_dtype  # type: ignore[import-untyped]
 
+from lorascope.stores.names import suggestion
 from lorascope.stores.places.files import read_regular
 
 from .study_names import SUFFIXES
@@ -50,7 +51,8 @@ def select_rows(frame: pd.DataFrame, where: Mapping[str, Sequence[str]]) -> pd.D
     is_chosen = pd.Series(True, index=frame.index)
     for name, values in where.items():
         if name not in frame.columns:
-            existing = ", ".join(repr(str(column)) for column in frame.columns)
+            names = [str(column) for column in frame.columns]
+            existing = f"{', '.join(map(repr, names))}{suggestion(name, names)}"
             raise ValueError(f"`where` names column {name!r}; the table has {existing}")
         labels, requested = frame[name].map(_value_label), [_value_label(value) for value in values]
         for value in values:

@@ -187,8 +187,8 @@ def test_response_below_zero_needs_absolute_residuals(design_of: DesignOf) -> No
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"law": "cubic"}, "`law` is 'cubic'; it is one of ['additive', 'log', 'log-log',"),
-        ({"residuals": "squared"}, "`residuals` is 'squared'; it is one of ['relative', 'absolute']"),
+        ({"law": "cubic"}, "`law` is 'cubic'; allowed are 'additive', 'log', 'log-log',"),
+        ({"residuals": "squared"}, "`residuals` is 'squared'; allowed are 'relative', 'absolute'"),
         ({"groups": "group"}, "`groups` is 'group'; give a sequence of columns, which"),
         ({"offsets": "sweep"}, "`offsets` is 'sweep'; give a sequence of columns, which"),
         ({"N": None, "R": None}, "a law needs at least one of `N`, `R` and `D`: the column of each size"),

@@ -149,7 +149,7 @@ def test_notes(design_of: DesignOf) -> None:
         ({"level": 95}, "`level` is 95; it lies between 0 and 1, such as 0.95"),
         ({"level": 1.0}, "`level` is 1.0; it lies between 0 and 1, such as 0.95"),
         ({"level": 0.0}, "`level` is 0.0; it lies between 0 and 1, such as 0.95"),
-        ({"law": "cubic"}, "`law` is 'cubic'; it is one of"),
+        ({"law": "cubic"}, "`law` is 'cubic'; allowed are"),
     ],
 )
 def test_settings_that_are_not_allowed(options: dict[str, Any], words: str) -> None:

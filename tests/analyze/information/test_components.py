@@ -55,7 +55,7 @@ def test_tokens_are_those_of_the_seed(run: Run) -> None:
         ({"n_tokens": 1.5}, "`n_tokens` is 1.5; give a whole number of at least 1"),
         ({"share": 0.0}, "`share` is 0.0; it must be above 0 and at most 1"),
         ({"share": float("nan")}, "`share` is nan; it must be above 0 and at most 1"),
-        ({"unit": "dit"}, "`unit` is 'dit'; allowed are 'nat' and 'bit'"),
+        ({"unit": "dit"}, "`unit` is 'dit'; allowed are 'nat', 'bit'"),
         ({"settings": Settings(k=0)}, "`k` is 0; give a whole number of at least 1"),
         ({"tokens": "form:1"}, "`tokens` is 'form:1'; allowed are 'all', 'prompt', "),
         ({"n_tokens": 3}, "of 3 samples; halves, shuffles and errors need at least 4: choose more tokens, or capture"),

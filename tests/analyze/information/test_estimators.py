@@ -179,7 +179,7 @@ def test_ceilings_in_closed_form() -> None:
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        ("ksg3", "`estimator` names 'ksg3'; allowed are panel, noise, ksg1, ksg_copula, gaussian,"),
+        ("ksg3", "`estimator` names 'ksg3'; allowed are panel, noise, .*, classifier; did you mean 'ksg1'"),
         (["ksg1", "mine"], "`estimator` names 'mine'; allowed are"),
         ([], "`estimator` names nothing; allowed are"),
     ],

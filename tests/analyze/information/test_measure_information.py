@@ -127,7 +127,7 @@ def test_a_choice_of_tokens_is_as_if_the_run_had_no_others(tmp_path: Path, token
 )
 def test_who_computes_changes_nothing(run: Run, options: dict[str, Any]) -> None:
     """All bits: BLAS has one thread wherever a task runs, and no sum depends on who computes it."""
-    settings: dict[str, Any] = {**FEW, "estimator": ("panel", "gaussian"), "components": ["*.0.*"]}
+    settings: dict[str, Any] = {**FEW, "estimator": ("panel", "gaussian"), "component": ["*.0.*"]}
     expected = measure_information(run, scheduler="synchronous", **settings)
     with dask.config.set({"multiprocessing.context": "spawn"}):
         xr.testing.assert_identical(measure_information(run, **options, **settings), expected)
@@ -171,14 +171,14 @@ def test_one_component_without_values_leaves_the_others_as_they_are(tmp_path: Pa
     result = measure_information(run, against="delta", n_shuffles=1)
     assert result["note"].values.tolist() == ["", "`delta`: the 200 tokens are all equal; they have no axes", ""]
     assert np.isfinite(result["value"].values).all(axis=1).tolist() == [True, False, True]
-    alone = measure_information(run, components=["m.a", "m.c"], against="delta", n_shuffles=1)
+    alone = measure_information(run, component=["m.a", "m.c"], against="delta", n_shuffles=1)
     xr.testing.assert_identical(result.isel(component=[0, 2]), alone)
 
 
 def test_mistakes_come_before_the_work(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pairs_module, "component_blocks", None)
     for options, words in (
-        ({"components": ["nope"]}, "'nope' fits none of the"),
+        ({"component": ["nope"]}, "'nope' fits none of the"),
         ({"unit": "dit"}, "`unit` is 'dit'"),
         ({"n_tokens": 1}, "of 1 samples;"),
         ({"tokens": "answr"}, "`tokens` is 'answr'; allowed are 'all', .*; did you mean 'answer'"),

@@ -127,7 +127,7 @@ X, Y = pairs(4, 60, 2)
         (X, Y, {"k": True}, "`k` is True; give a whole number"),
         (X, Y, {"estimator": None}, "`estimator` is None; give a name, or a list of names"),
         (X, Y, {"k": 60}, "`k` is 60, and a pair has 59 pairs of other groups; give more groups"),
-        (X, Y, {"unit": "hartley"}, "`unit` is 'hartley'; allowed are 'nat' and 'bit'"),
+        (X, Y, {"unit": "hartley"}, "`unit` is 'hartley'; allowed are 'nat', 'bit'"),
         (X, Y, {"n_workers": 0}, "`n_workers` is 0; give a whole number of at least 1"),
         (np.stack([X[:, 0], 2 * X[:, 0]], axis=1), Y, {}, "the 2 columns of `x` have rank 1; project to at most 1"),
     ],

@@ -224,7 +224,7 @@ def test_one_process_at_a_time(run: Run, tmp_path: Path) -> None:
 def test_an_adapter_that_touches_nothing(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     table = run.adapter()
     monkeypatch.setattr(run, "adapter", lambda name=None: table.assign(rank=table["rank"] * 0))
-    with pytest.raises(StoreError, match="adapter 'default' of .* touches no component"):
+    with pytest.raises(StoreError, match="adapter 'default' of .* changes no component"):
         measure_run(run, ("js",))
 
 
@@ -272,12 +272,10 @@ def test_some_components_are_those_of_all(make_small: Any, tmp_path: Path, state
     for patterns in (["*.q_proj"], [names[2], names[0]]):
         kept = [path for path in names if path in patterns or (patterns == ["*.q_proj"] and path.endswith(".q_proj"))]
         assert kept
-        found = measure_run(run, ("js",), components=patterns)
+        found = measure_run(run, ("js",), component=patterns)
         xr.testing.assert_identical(found, whole.sel(component=kept))
-        saved = miub(run, components=patterns, out=tmp_path / f"{patterns[0]}.zarr".replace("*", ""))
+        saved = miub(run, component=patterns, out=tmp_path / f"{patterns[0]}.zarr".replace("*", ""))
         assert saved["component"].values.tolist() == kept
         np.testing.assert_array_equal(saved["tokens/js"], found["js"])
-    with pytest.raises(ValueError, match="'q' fits none of the .* components that the adapter touches"):
-        measure_run(run, ("js",), components=["q"])
-    with pytest.raises(ValueError, match="`components` is 'q'; give a list"):
-        measure_run(run, ("js",), components="q")
+    with pytest.raises(ValueError, match="'q' fits none of the .* components that the adapter changes"):
+        measure_run(run, ("js",), component=["q"])

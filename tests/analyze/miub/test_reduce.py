@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -9,7 +10,7 @@ import xarray as xr
 from lorascope.analyze.measuring.run import measure_run
 from lorascope.analyze.miub import reduce as module
 from lorascope.analyze.miub.miub import miub, reduce_js
-from lorascope.analyze.miub.reduce import reduce_tokens, refuse_unknown_reduction, usable_samples
+from lorascope.analyze.miub.reduce import reduce_tokens, usable_samples
 from lorascope.stores import StoreError
 
 LN2 = np.log(2)
@@ -83,11 +84,15 @@ def test_a_sample_half_of_which_is_missing_isnt_usable(unfinished: Path) -> None
 
 
 @pytest.mark.parametrize(
-    ("reduction", "unit", "words"), [("median", "nat", "`reduction` is 'median'"), ("mean", "dit", "`unit` is 'dit'")]
+    ("reduction", "unit", "words"),
+    [
+        ("median", "nat", "`reduction` is 'median'; allowed are 'mean', 'sum', 'last', 'answer'; did you mean 'mean'?"),
+        ("mean", "nats", "`unit` is 'nats'; allowed are 'nat', 'bit', 'sqrt'; did you mean 'nat'?"),
+    ],
 )
-def test_unknown_names_are_refused(reduction: str, unit: str, words: str) -> None:
-    with pytest.raises(ValueError, match=words):
-        refuse_unknown_reduction(reduction, unit)
+def test_unknown_names_are_refused(make_small: Any, reduction: Any, unit: Any, words: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(words)):
+        miub(make_small().run, reduction=reduction, unit=unit)
 
 
 @pytest.mark.parametrize("reduction", ["mean", "sum", "last"])

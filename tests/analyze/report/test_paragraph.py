@@ -164,7 +164,7 @@ def test_the_most_important_parts(make_small: Callable[..., Small]) -> None:
 
 def test_some_components_alone(small: Small, make_small: Callable[..., Small]) -> None:
     for run in (small.run, make_small(ablate="components").run):
-        explanation = explain(run, components=["*.up_proj"])
+        explanation = explain(run, component=["*.up_proj"])
         assert explanation.directions is not None
         assert explanation.directions["component"].values.tolist() == [f"model.layers.{n}.up_proj" for n in (0, 1)]
         answers = dict(paragraph(run, explanation))

@@ -297,7 +297,7 @@ def test_several_adapters(make_small: Callable[..., Small], tmp_path: Path) -> N
 
 
 def test_chosen_components(small: Small, tmp_path: Path) -> None:
-    page = page_of(small.run, tmp_path, components=["*.up_proj"])
+    page = page_of(small.run, tmp_path, component=["*.up_proj"])
     assert "2 of 6 components were chosen: MIUB, shares and colours are only about these." in page.text
     by_sample = small.by_sample(small.js())[:, [1, 4]].sum(axis=1)
     assert with_units(format_error(by_sample.mean(), by_sample.std(ddof=1) / np.sqrt(12))) in page.text

@@ -262,7 +262,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], dict[str, Any], str]] = {
         {"share": 4, "shared_layers": 6},
         "`shared_layers` is 6; give a multiple of `share`",
     ),
-    "from": (build, {"share_from": "last"}, "`share_from` is 'last'; allowed are first, mean"),
+    "from": (build, {"share_from": "last"}, "`share_from` is 'last'; allowed are 'first', 'mean'"),
     "too few": (
         build,
         {"shared_layers": 16},

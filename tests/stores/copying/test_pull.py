@@ -44,7 +44,7 @@ def sound(root: Path) -> Run:
 def test_sample_without_captured_tokens_is_taken_as_it_is(make_run: Any, tokens: str, n_chosen: int) -> None:
     run = make_run(n_tokens=100, columns={"token_start": [0, 0], "token_stop": [0, 100], "length": [1, 100]})
     zarr.open_array(run.path / "tokens/sample", mode="r+")[...] = 1
-    part = select_slice(open_run(run.path), components=None, samples=None, tokens=tokens, seed=0, adapters=None)
+    part = select_slice(open_run(run.path), component=None, samples=None, tokens=tokens, seed=0, adapters=None)
     assert (part.samples.tolist(), part.n_tokens.tolist()) == ([0, 1], [0, n_chosen])
     assert part.weight.tolist() == [100 / n_chosen] * n_chosen
 
@@ -55,12 +55,12 @@ def test_sample_without_captured_tokens_is_taken_as_it_is(make_run: Any, tokens:
 def test_samples_that_do_not_follow_each_other_are_refused(make_run: Any, starts: list[int], stops: list[int]) -> None:
     run = make_run(n_tokens=100, columns={"token_start": starts, "token_stop": stops})
     with pytest.raises(StoreError, match="don't follow each other along .* 100 tokens|'samples/token_stop' is -40"):
-        select_slice(open_run(run.path), components=None, samples=None, tokens="all", seed=0, adapters=None)
+        select_slice(open_run(run.path), component=None, samples=None, tokens="all", seed=0, adapters=None)
 
 
 def test_fewer_components_keep_their_bits(many_rows: Path, tmp_path: Path) -> None:
     out = tmp_path / "part.zarr"
-    pulled = pull(many_rows, out, components=["*.layers.1.*", COMPONENTS[0]])
+    pulled = pull(many_rows, out, component=["*.layers.1.*", COMPONENTS[0]])
     source = open_run(many_rows)
     assert sound(out).component_paths == COMPONENTS
     kept = [source.component_paths.index(path) for path in COMPONENTS]
@@ -188,7 +188,7 @@ def test_a_part_of_every_kind_of_run_can_be_pulled(make_run: Any, tmp_path: Path
     part = pull(
         made.path,
         tmp_path / "part.zarr",
-        components=["*.1.*", "*.2.*"],
+        component=["*.1.*", "*.2.*"],
         samples=["ü"],
         adapters=made.spec.adapters[-1].name.split(),
     )
@@ -203,7 +203,7 @@ def test_a_part_of_every_kind_of_run_can_be_pulled(make_run: Any, tmp_path: Path
 
 def test_replies_are_copied_whole(make_run: Any, tmp_path: Path) -> None:
     run = make_run(adapters=("a", "bb"), stream="base", n_replies=8)
-    pulled = pull(run.path, tmp_path / "part", samples=["a"], components=["*.0.*"], adapters=["bb"])
+    pulled = pull(run.path, tmp_path / "part", samples=["a"], component=["*.0.*"], adapters=["bb"])
     sound(tmp_path / "part")
     for source in (pulled, open_run(run.path)):
         replies = source.replies("bb")
@@ -219,7 +219,7 @@ def test_importance_follows_samples_components_and_adapters(make_run: Any, tmp_p
     made = make_run(stream="base", adapters=("one", "two"), importance=(6, 9), states="none")
     whole = open_run(made.path).importance("two")
     assert open_run(pull(made.path, tmp_path / "whole.zarr").path).importance("two").identical(whole)
-    part = pull(made.path, tmp_path / "part.zarr", components=["*.1.*", "*.2.*"], samples=["ü"], adapters=["two"])
+    part = pull(made.path, tmp_path / "part.zarr", component=["*.1.*", "*.2.*"], samples=["ü"], adapters=["two"])
     found = sound(part.path).importance()
     np.testing.assert_array_equal(found["gradient"], whole["gradient"][1::2, 3:])
     for name in ("draw", "n_tokens"):
@@ -238,7 +238,7 @@ def test_part_without_a_sample_of_the_importance_has_none(make_run: Any, tmp_pat
 def test_row_keeps_states_only_if_all_its_tokens_had_them(make_run: Any, tmp_path: Path) -> None:
     made = make_run(states="sample", state_rows=(False, True, True))
     source = made.path
-    whole = pull(source, tmp_path / "whole.zarr", components=["*.0.*"])
+    whole = pull(source, tmp_path / "whole.zarr", component=["*.0.*"])
     assert sound(tmp_path / "whole.zarr").state_rows.tolist() == [False, True, True]
     norms = "reductions/base_norm"
     np.testing.assert_array_equal(raw(tmp_path / "whole.zarr", norms), made.whole(norms)[:, :1])
@@ -256,7 +256,7 @@ def test_row_keeps_states_only_if_all_its_tokens_had_them(make_run: Any, tmp_pat
 
 def test_older_run_without_the_newest_arrays(tmp_path: Path) -> None:
     golden = Path(__file__).parents[1] / "golden/v1.zarr"
-    pulled = pull(golden, tmp_path / "part.zarr", components=["layers.1.fc"])
+    pulled = pull(golden, tmp_path / "part.zarr", component=["layers.1.fc"])
     assert pulled.tokens["weight"].values.tolist() == [1, 1, 1, 1]
     np.testing.assert_array_equal(pulled.js().values, open_run(golden).js().values[:, 1:])
     assert np.isnan(raw(tmp_path / "part.zarr", "adapters/default/swallowed")).all()
@@ -265,19 +265,18 @@ def test_older_run_without_the_newest_arrays(tmp_path: Path) -> None:
 
 def test_what_cannot_be_pulled(unfinished: Path, tmp_path: Path) -> None:
     cases: tuple[tuple[dict[str, Any], str], ...] = (
-        ({"components": ["q_prj"]}, "'q_prj' fits none of the 4 components of the run"),
+        ({"component": ["q_prj"]}, "'q_prj' fits none of the 4 components of this run"),
         (
-            {"components": []},
-            r"`components` is \[\]; give a list of names or patterns of components of the run, or nothing for all",
+            {"component": []},
+            r"`component` is \[\]; give a name or pattern of components of this run, several, or nothing for all",
         ),
-        ({"components": "*"}, r"`components` is '\*'; give a list"),
-        ({"adapters": []}, r"`adapters` is \[\]; give a list of names or patterns of adapters of the run"),
-        ({"samples": "s1"}, "`samples` is 's1'; give a list of names or patterns of samples of the run"),
+        ({"adapters": []}, r"`adapters` is \[\]; give a name or pattern of adapters of this run"),
+        ({"samples": ""}, "`samples` is ''; give a name or pattern of samples of this run"),
         ({"seed": -1}, "`seed` is -1; give a whole number of at least 0"),
         ({"samples": ["x"]}, "'x' fits none of the"),
         ({"samples": ["s1", "s2"]}, "none of the 2 samples asked for is wholly committed"),
         ({"samples": 0}, "`samples` is 0; give at least 1, or names"),
-        ({"adapters": ["other"]}, "'other' fits none of the 1 adapters of the run; the first"),
+        ({"adapters": ["other"]}, "'other' fits none of the 1 adapters of this run; the first"),
         ({"tokens": "share:0"}, "`tokens` is 'share:0'; allowed are 'all', .* or 'share:P' with P above 0"),
         ({"tokens": "tool"}, "`tokens` takes none of the tokens of .* that can be chosen"),
         (
@@ -331,7 +330,7 @@ def test_a_source_that_is_not_what_was_written_is_refused_before_the_first_byte(
     else:
         node = source / f"states/{COMPONENTS[0]}/base/zarr.json"
         node.write_bytes(node.read_bytes() + b" ")
-    for options in ({}, {"components": COMPONENTS[1:2]}, {"codec": "raw"}):
+    for options in ({}, {"component": COMPONENTS[1]}, {"codec": "raw"}):
         with pytest.raises(StoreError, match="source.zarr` isn't what was written: .*; `lorascope verify` lists all"):
             pull(source, tmp_path / "out.zarr", **options)
     assert not (tmp_path / "out.zarr").exists()
@@ -343,7 +342,7 @@ def test_only_what_is_needed_is_read(many_rows: Path, tmp_path: Path) -> None:
     for path in ("model.layers.0.mlp.up_proj", *COMPONENTS[:2]):
         for file in (source / f"states/{path}/base").glob("c.*"):
             file.unlink()
-    assert pull(source, tmp_path / "out.zarr", components=[COMPONENTS[2]]).finished
+    assert pull(source, tmp_path / "out.zarr", component=[COMPONENTS[2]]).finished
 
 
 def test_pull_that_was_torn_begins_again(many_rows: Path, tmp_path: Path) -> None:
@@ -361,8 +360,8 @@ def test_from_and_to_an_object_store(many_rows: Path, s3: Any, tmp_path: Path) -
     there = pull(many_rows, remote, samples=["s1", "s2"])
     assert there.attributes["provenance"]["copied"][-1]["source"] == str(many_rows)
     assert verify(remote, level="decode").ok
-    pull(remote, back, components=[COMPONENTS[1]])
-    direct = pull(many_rows, tmp_path / "direct.zarr", samples=["s1", "s2"], components=[COMPONENTS[1]])
+    pull(remote, back, component=[COMPONENTS[1]])
+    direct = pull(many_rows, tmp_path / "direct.zarr", samples=["s1", "s2"], component=[COMPONENTS[1]])
     for row in range(2):
         assert bytes(sound(back).digest(row)) == bytes(direct.digest(row))
     root = json.loads((back / "zarr.json").read_text())

@@ -252,7 +252,7 @@ def test_part_of_a_shard_that_announces_another_size_is_refused(make_run: Any) -
         with pytest.raises(StoreError, match=rf"factor/c.0.0' is broken \({words}.*\); run `lorascope verify`"):
             opened.factor(F32)[:10].values
     with pytest.raises(StoreError, match="part 0 of it is missing"):
-        opened.take([3], components=[F32])
+        opened.take([3], component=[F32])
     problems = verify(run.path, level="decode").problems
     assert "a part of it is missing" in {p.place: p.message for p in problems}["adapters/default/factor/c.0.0"]
 

@@ -1,5 +1,6 @@
 import json
 import pickle
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -8,8 +9,9 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from lorascope.stores import StoreError, open_run, verify, widen
+from lorascope.stores import StoreError, open_run, pull, verify, widen
 from lorascope.stores.reading.read import missing_chunks
+from lorascope.stores.reading.require_run import require_store
 
 from ..on_disk import damage, edit_root, lose_rows
 
@@ -159,6 +161,13 @@ def test_unknown_component_comes_with_a_hint(make_run: Any) -> None:
         opened.base("model.layers.0.mlp.up")
     with pytest.raises(StoreError, match="the first is 'model.layers.0.mlp.up_proj'"):
         opened.base("xyz")
+    read = (opened.base, opened.factor, opened.lora_B, opened.delta, opened.lora, opened.delta_arrays, opened.source)
+    components: tuple[Any, ...] = ("*.up_proj", "", 3, [F32], np.array([F32, BF16]))
+    for component in components:
+        for function in (*read, opened.base_rows, opened.__getitem__):
+            words = f"`component` is {component!r}; give the path of one component, and no pattern or list; "
+            with pytest.raises(StoreError, match=re.escape(words)):
+                function(component)
 
 
 def test_adapter_that_leaves_a_component_alone(make_run: Any) -> None:
@@ -193,12 +202,36 @@ def test_what_is_no_store_is_refused(tmp_path: Path) -> None:
     (tmp_path / "torn/zarr.json").write_text('{"zarr_format": 3, "node_')
     for name, words in (
         ("nothing", "doesn't exist"),
-        ("file", "holds no Zarr store"),
-        ("folder", "holds no Zarr store"),
+        ("file", "`.*file` is a file, and a run is a folder; name a run that `lorascope capture` wrote"),
+        ("folder", "`.*folder` is an empty folder; name a run"),
+        (".", "holds no run, nor does a folder in it; name a run"),
         ("torn", "isn't a readable Zarr group"),
     ):
         with pytest.raises(StoreError, match=words):
             open_run(tmp_path / name)
+
+
+def test_where_the_runs_are_is_said_of_a_folder_above_them(make_run: Any, tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        make_run(f"runs/{name}/run.zarr")
+    (tmp_path / "runs/other/result.zarr").mkdir(parents=True)
+    (tmp_path / "runs/other/result.zarr/zarr.json").write_text('{"zarr_format": 3, "node_type": "group"}')
+    words = f"`{tmp_path}/runs` holds no run itself; there is one in `{tmp_path}/runs/one`, `{tmp_path}/runs/two`: name"
+    for opens in (open_run, require_store):
+        with pytest.raises(StoreError, match=re.escape(words)):
+            opens(tmp_path / "runs")
+
+
+def test_a_run_without_its_root_is_no_empty_folder(make_run: Any, tmp_path: Path) -> None:
+    """Named itself, or by the folder that it is in."""
+    path = make_run("demo/run.zarr").path
+    (path / "zarr.json").unlink()
+    words = f"`{path}` holds a run without its root 'zarr.json', and the other files can't replace it; put it back"
+    opens = (open_run, verify, lambda place: pull(place, tmp_path / "copy.zarr"))
+    cases = [(function, place) for function in opens for place in (path, path.parent, f"file://{path}")]
+    for function, place in (*cases, (require_store, path), (require_store, str(path.parent))):
+        with pytest.raises(StoreError, match=re.escape(words)):
+            function(place)
 
 
 KEYS: tuple[Any, ...] = (

@@ -45,14 +45,14 @@ def test_they_are_those_of_the_lazy_arrays(make_run: Any, options: dict[str, Any
     if run.stream == "pair":  # no product, so delta too bit for bit
         np.testing.assert_array_equal(tree[BF16]["delta"].values, run.delta(BF16)[TOKENS].values)
     assert run.take([], adapter=adapter)[BF16]["delta"].shape == (0, 20)
-    assert dict(run.take([1], components=[], adapter=adapter).children) == {}
-    assert tuple(run.take([5], components=[F16, F32], adapter=adapter).children) == (F16, F32)
+    assert tuple(run.take([5], component=[F16, F32], adapter=adapter).children) == (F32, F16)
+    assert tuple(run.take([5], component="*.1.*", adapter=adapter).children) == (BF16,)
 
 
 @pytest.mark.parametrize("tokens", [TOKENS, tuple(TOKENS), np.array(TOKENS, np.uint16), xr.DataArray(TOKENS), range(5)])
 def test_any_sequence_of_integers_is_taken(make_run: Any, tokens: Any) -> None:
     run = open_run(make_run().path)
-    assert_is(run.take(tokens, components=[BF16]), run, list(np.asarray(tokens)))
+    assert_is(run.take(tokens, component=[BF16]), run, list(np.asarray(tokens)))
 
 
 @pytest.mark.parametrize("name", ["token", "feature", "base", "delta"])
@@ -61,8 +61,8 @@ def test_components_may_have_any_name(make_run: Any, monkeypatch: pytest.MonkeyP
     base, delta = run.base_rows(F32), run.delta_arrays(F32)
     monkeypatch.setattr(run, "base_rows", lambda path: base)
     monkeypatch.setattr(run, "delta_arrays", lambda path, adapter: delta)
-    monkeypatch.setattr(run, "_component_index", lambda path: 0)
-    tree = run.take(TOKENS, components=[name, F16])
+    monkeypatch.setattr(run, "component_paths", (name, F16, F32))
+    tree = run.take(TOKENS, component=[name, F16])
     assert tuple(tree.children) == (name, F16)
     np.testing.assert_array_equal(tree[name]["base"].values, base[TOKENS])
     assert tree[name].dataset["token"].values.tolist() == tree[F16].dataset["token"].values.tolist() == TOKENS
@@ -116,12 +116,10 @@ def test_what_is_no_token_is_refused(make_run: Any) -> None:
 
 def test_other_mistakes_are_refused(make_run: Any) -> None:
     run = open_run(make_run().path)
-    with pytest.raises(ValueError, match=r"`components` is 'x'; it must be a sequence of paths: \['x'\]"):
-        run.take([1], components="x")
     with pytest.raises(StoreError, match="`adapter` isn't given"):
         open_run(make_run("two.zarr", stream="base", adapters=("a", "b")).path).take([1])
-    with pytest.raises(StoreError, match="no component 'x' among the 3"):
-        run.take([1], components=["x"])
+    with pytest.raises(StoreError, match="'x' fits none of the 3 components of this run; the first is"):
+        run.take([1], component=["x"])
     with pytest.raises(StoreError, match="captured with states 'none': it keeps no states"):
         open_run(make_run("none.zarr", states="none").path).take([1])
 

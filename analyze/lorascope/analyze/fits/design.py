@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd  # type: ignore[import-untyped]
 
 from lorascope.analyze.results.options import Residual
+from lorascope.stores.names import require_choice
 
 from .frame import check_columns, group_labels
 from .laws import BOUNDS, LAWS, Column, Law
@@ -129,13 +130,11 @@ def make_design(
 
     Arguments are those of `fit_scaling_law`.
     """
-    if law not in LAWS:
-        raise ValueError(f"`law` is {law!r}; it is one of {list(LAWS)}")
+    require_choice("law", law, LAWS)
     form = LAWS[law]
     columns_of = {"N": N, "R": R, "D": D, "share": share if law == "share" else None}
     roles = {size: column for size, column in columns_of.items() if column is not None}
-    if residuals not in get_args(Residual):
-        raise ValueError(f"`residuals` is {residuals!r}; it is one of {list(get_args(Residual))}")
+    require_choice("residuals", residuals, get_args(Residual))
     for name, option in (("groups", groups), ("offsets", offsets)):
         if isinstance(option, str) or not isinstance(option, Sequence):
             raise ValueError(f"`{name}` is {option!r}; give a sequence of columns, which may be empty")

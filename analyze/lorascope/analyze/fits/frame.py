@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import pandas as pd  # type: ignore[import-untyped]
 
+from lorascope.stores.names import suggestion
+
 from .correlations import centred
 
 MOST_NAMED = 3
@@ -40,7 +42,8 @@ def check_columns(
         raise ValueError(f"column {twice[0]!r} is given two roles; each column has one")
     for name in columns:
         if (n := int((frame.columns == name).sum())) != 1:
-            existing = ", ".join(repr(str(column)) for column in frame.columns) or "none"
+            names = [str(column) for column in frame.columns]
+            existing = f"{', '.join(map(repr, names)) or 'none'}{suggestion(str(name), names) if not n else ''}"
             raise ValueError(f"the table has {n or 'no'} column{'s' * (n > 1)} {name!r}; it has {existing}")
     empty = frame[list(may_lack)].isna().any(axis=1) if may_lack else pd.Series(False, index=frame.index)
     rows = frame.loc[~empty, columns].copy()

@@ -150,7 +150,7 @@ def compare_measures(
     names, parts = available_measures(run, TOKEN_MEASURES), set(ablated["part"].values.tolist())
     ranks = dict(zip(run.component_paths, run.adapter(adapter)["rank"].values.tolist(), strict=True))
     paths = [path for path, rank in ranks.items() if rank > 0 and path in parts]
-    measured = measure_run(run, names, adapter=adapter, components=paths)
+    measured = measure_run(run, names, adapter=adapter, component=paths)
     values, used = ablated.sel(part=paths).values, ablated["sample"].values
     unknown = np.full(values.shape, np.nan)
     tables = {name: reduce_tokens(measured, name, run)[used] if name in names else unknown for name in TOKEN_MEASURES}

@@ -15,6 +15,7 @@ from lorascope.analyze.results.options import require_whole
 from lorascope.analyze.results.weights import prefix_repeats
 from lorascope.kernels.softmax import jensen_shannon_rows
 from lorascope.stores import Run, StoreError
+from lorascope.stores.names import require_choice
 from lorascope.stores.reading.source import Source
 from lorascope.stores.reading.token_choice import TokenChoice, chosen_token_weights, describe_choice
 from lorascope.stores.reading.walk import walk_rows
@@ -60,8 +61,7 @@ def make_plan(
     """Check the options of `measure_information`, and return its plan: chosen tokens, estimators and settings."""
     names = resolve_estimators(estimator)
     check_settings(settings, unit, n_shuffles)
-    if against not in get_args(Against):
-        raise ValueError(f"`against` is {against!r}; allowed are {', '.join(map(repr, get_args(Against)))}")
+    require_choice("against", against, get_args(Against))
     require_whole("n_axes", n_axes)
     require_whole("n_tokens", n_tokens)
     if not 0 < share <= 1:

@@ -8,6 +8,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from lorascope.analyze.results.options import require_whole
+from lorascope.stores.names import require_choice, suggestion
 
 from .bound import js_lower_bound
 from .classifier import classifier_js
@@ -131,8 +132,9 @@ def resolve_estimators(estimator: str | Sequence[str]) -> tuple[str, ...]:
     requested = (estimator,) if isinstance(estimator, str) else tuple(estimator)
     unknown = [name for name in requested if name not in NAME_SETS and name not in ESTIMATORS]
     if unknown or not requested:
-        allowed = ", ".join((*NAME_SETS, *ESTIMATORS))
-        raise ValueError(f"`estimator` names {repr(unknown[0]) if unknown else 'nothing'}; allowed are {allowed}")
+        allowed = (*NAME_SETS, *ESTIMATORS)
+        name, close = (repr(unknown[0]), suggestion(str(unknown[0]), allowed)) if unknown else ("nothing", "")
+        raise ValueError(f"`estimator` names {name}; allowed are {', '.join(allowed)}{close}")
     names = [member for name in requested for member in NAME_SETS.get(name, (name,))]
     return tuple(dict.fromkeys(names))
 
@@ -176,5 +178,4 @@ def check_settings(settings: Settings, unit: str, n_shuffles: int) -> None:
     """Raise ValueError unless `unit` is nat or bit, and k, seed and `n_shuffles` are large enough whole numbers."""
     for name, value, least in (("k", settings.k, 1), ("seed", settings.seed, 0), ("n_shuffles", n_shuffles, 0)):
         require_whole(name, value, least)
-    if unit not in ("nat", "bit"):
-        raise ValueError(f"`unit` is {unit!r}; allowed are 'nat' and 'bit'")
+    require_choice("unit", unit, ("nat", "bit"))

@@ -16,6 +16,7 @@ from lorascope.analyze.results.options import N_SHUFFLES, PAIR_FORMATS, refuse_t
 from lorascope.analyze.results.tree import run_attributes
 from lorascope.stores import Run
 from lorascope.stores.checking.verify import open_as_written
+from lorascope.stores.names import Patterns
 from lorascope.stores.places.files import atomic_write
 from lorascope.stores.progress import Progress
 from lorascope.stores.reading.read import RunLike
@@ -57,7 +58,7 @@ def measure_information(
     run: RunLike,
     *,
     adapter: str | None = None,
-    components: Sequence[str] | None = None,
+    component: Patterns = None,
     tokens: TokenChoice = "all",
     estimator: str | Sequence[str] = "panel",
     against: Against = "lora",
@@ -80,8 +81,8 @@ def measure_information(
         An open run that keeps states, or its path or url, finished or not.
     adapter
         Name of the adapter; not needed if there is only one.
-    components
-        Paths of components or patterns, such as `*.q_proj`; by default all that the adapter changes.
+    component
+        Path of a component or a pattern, such as `*.q_proj`, or several; by default all that the adapter changes.
     tokens
         Choice among the tokens with states: words of `lorascope.stores.reading.token_choice`, such as `answer`, or
         indices on the token axis. Axes are computed from all chosen tokens, and pairs are drawn among them.
@@ -140,7 +141,7 @@ def measure_information(
         run, tokens=tokens, estimator=estimator, against=against, n_tokens=n_tokens, n_axes=n_axes, share=share,
         settings=Settings(k=k, seed=seed), unit=unit, n_shuffles=n_shuffles,
     )  # fmt: skip
-    sources = component_sources(run, adapter, components)
+    sources = component_sources(run, adapter, component)
     records = _for_each_component(estimate_component, sources, plan, scheduler, n_workers, progress)
     return component_dataset(run, adapter, sources, plan, records, unit)
 
@@ -150,7 +151,7 @@ def export_pairs(
     path: str | Path,
     *,
     adapter: str | None = None,
-    components: Sequence[str] | None = None,
+    component: Patterns = None,
     tokens: TokenChoice = "all",
     against: Against = "lora",
     n_tokens: int = 2000,
@@ -181,7 +182,7 @@ def export_pairs(
         run, tokens=tokens, estimator="panel", against=against, n_tokens=n_tokens, n_axes=n_axes, share=share,
         settings=Settings(seed=seed), unit="nat", n_shuffles=0,
     )  # fmt: skip
-    sources = component_sources(run, adapter, components)
+    sources = component_sources(run, adapter, component)
     pairs = _for_each_component(component_pairs, sources, plan, scheduler, n_workers, progress)
     by_component = {source.component: part for source, part in zip(sources, pairs, strict=True)}
     return _write_pairs(target, by_component, pairs_provenance(run, adapter, plan))

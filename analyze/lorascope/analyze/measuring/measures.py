@@ -12,6 +12,7 @@ import numpy as np
 
 from lorascope.kernels.linear import argmax_agreement_rows, norm_rows
 from lorascope.kernels.softmax import divergence_rows, effective_width_rows, jensen_shannon_rows
+from lorascope.stores.names import suggestion
 
 Values = np.ndarray | tuple[np.ndarray, ...]
 Attributes = Mapping[str, str]
@@ -194,7 +195,7 @@ def resolve_measures(names: Sequence[str | Measure]) -> tuple[tuple[Measure, ...
     by_name: dict[str, Measure] = {}
     for asked in names:
         if isinstance(asked, str) and asked not in MEASURES:
-            raise ValueError(f"no measure {asked!r}; there are {sorted(MEASURES)}")
+            raise ValueError(f"no measure {asked!r}; there are {sorted(MEASURES)}{suggestion(asked, [*MEASURES])}")
         outputs = {asked: MEASURES[asked]} if isinstance(asked, str) else dict.fromkeys(asked.outputs, asked)
         for name, measure in outputs.items():
             if MEASURES.get(name, measure) is not measure or name in RESERVED_NAMES:

@@ -14,7 +14,7 @@ from lorascope.analyze.results.tree import CHUNK_COMPONENTS, rows_digest
 from lorascope.analyze.results.weights import token_weights
 from lorascope.stores import Run
 from lorascope.stores.checking.verify import open_as_written
-from lorascope.stores.names import matching_indices
+from lorascope.stores.names import Patterns, matching_indices
 from lorascope.stores.progress import Progress
 from lorascope.stores.reading.labels import with_component_indexes
 from lorascope.stores.reading.read import RunLike
@@ -37,7 +37,7 @@ def measure_run(
     names: Sequence[str | Measure],
     *,
     adapter: str | None = None,
-    components: Sequence[str] | None = None,
+    component: Patterns = None,
     scheduler: Any = None,
     n_workers: int | None = None,
     progress: Progress | None = None,
@@ -55,8 +55,8 @@ def measure_run(
         Names in `MEASURES`, or measures of your own, made by `token_measure`.
     adapter
         Name of the adapter; not needed if there is only one.
-    components
-        Paths of components or patterns, such as `*.q_proj`; by default all that the adapter changes.
+    component
+        Path of a component or a pattern, such as `*.q_proj`, or several; by default all that the adapter changes.
     scheduler, n_workers
         Where tasks run; see `compute.open_workers`. No number depends on it.
     progress
@@ -76,11 +76,11 @@ def measure_run(
         If a name isn't in `MEASURES`, a component isn't known, or your own measure returns an array of another
         shape or type.
     StoreError
-        If a chunk is broken, capture didn't measure what is asked for and states aren't there, or the adapter touches
+        If a chunk is broken, capture didn't measure what is asked for and states aren't there, or the adapter changes
         no component.
     """
     options: dict[str, Any] = {"scheduler": scheduler, "n_workers": n_workers, "progress": progress}
-    return measure_resumable(open_as_written(run), names, adapter=adapter, components=components, **options)
+    return measure_resumable(open_as_written(run), names, adapter=adapter, component=component, **options)
 
 
 def measure_resumable(
@@ -89,7 +89,7 @@ def measure_resumable(
     target: Path | None = None,
     *,
     adapter: str | None = None,
-    components: Sequence[str] | None = None,
+    component: Patterns = None,
     scheduler: Any = None,
     n_workers: int | None = None,
     progress: Progress | None = None,
@@ -101,7 +101,7 @@ def measure_resumable(
     measures = resolve_measures(names)[1]
     table = run.components.assign(run.adapter(adapter))
     table = table.isel(component=np.flatnonzero(table["rank"].values > 0))
-    chosen = matching_indices(table["path"].values.tolist(), components, of=TOUCHED)
+    chosen = matching_indices(table["path"].values.tolist(), component, of=TOUCHED)
     table = table.isel(component=chosen)
     shape = (run.n_tokens, len(chosen))
     unfinished = None
@@ -112,7 +112,7 @@ def measure_resumable(
     if has_all_states(run):
         done = np.zeros(len(chosen), bool) if unfinished is None else unfinished.done
         blocks = _computed_batches(
-            component_sources(run, adapter, components), names, done, scheduler, n_workers, progress
+            component_sources(run, adapter, component), names, done, scheduler, n_workers, progress
         )
     else:
         columns = captured_measures(run, tuple(measures), adapter)

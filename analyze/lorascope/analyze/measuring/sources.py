@@ -4,42 +4,40 @@ A measure is a number by token. The format calls those that a run stores `reduct
 features to a number; in Python, a `Reduction` combines the tokens of a sample, and these are measures.
 """
 
-from collections.abc import Sequence
-
 import numpy as np
 import xarray as xr
 
 from lorascope.stores import Run, StoreError
-from lorascope.stores.names import matching_indices
+from lorascope.stores.names import Patterns, matching_indices
 from lorascope.stores.reading.source import Source
 
 from .measures import norm_ratio
 
 CAPTURED_MEASURES = ("js", "effective_width", "base_norm", "delta_norm", "delta_ratio")
 """Measures that capture computes for every token if it doesn't keep all states."""
-TOUCHED = "components that the adapter touches"
+TOUCHED = "components that the adapter changes"
 """Description of the selectable components in an error message."""
 GROUP_BYTES = 16 * 2**20
 """Least bytes of float32 base in one task: for smaller tasks Dask's overhead shows."""
 
 
-def component_sources(run: Run, adapter: str | None = None, components: Sequence[str] | None = None) -> list[Source]:
+def component_sources(run: Run, adapter: str | None = None, component: Patterns = None) -> list[Source]:
     """Return a reader of base and delta for each component that the adapter changes, in the run's order.
 
-    `components` are paths or patterns that choose some of them.
+    `component` is a path or pattern that chooses some of them, or several.
 
     Raises
     ------
     StoreError
-        If the run contains no states, or the adapter touches no component.
+        If the run contains no states, or the adapter changes no component.
     ValueError
         If a pattern fits none of them.
     """
     ranks = run.adapter(adapter)["rank"].values
     paths = [path for path, rank in zip(run.component_paths, ranks, strict=True) if rank > 0]
     if not paths:
-        raise StoreError(f"adapter {adapter or run.adapters[0]!r} of {run.place.name!r} touches no component")
-    return [run.source(paths[place], adapter) for place in matching_indices(paths, components, of=TOUCHED)]
+        raise StoreError(f"adapter {adapter or run.adapters[0]!r} of {run.place.name!r} changes no component")
+    return [run.source(paths[place], adapter) for place in matching_indices(paths, component, of=TOUCHED)]
 
 
 def has_all_states(run: Run) -> bool:

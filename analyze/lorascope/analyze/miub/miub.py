@@ -4,10 +4,10 @@ js is the Jensen-Shannon divergence (JS) of a layer's output without and with th
 averaged over tokens and samples and summed over components.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import xarray as xr
@@ -20,12 +20,13 @@ from lorascope.analyze.results.tree import result_tree, run_attributes
 from lorascope.analyze.results.weights import is_weighted, standard_error
 from lorascope.stores import Run, StoreError
 from lorascope.stores.checking.verify import open_as_written
+from lorascope.stores.names import Patterns, require_choice
 from lorascope.stores.places.file_lock import file_lock
 from lorascope.stores.places.files import explain_full_disk
 from lorascope.stores.progress import Progress
 from lorascope.stores.reading.read import RunLike
 
-from .reduce import UNITS, SampleSums, reduce_tokens, refuse_unknown_reduction, token_blocks, token_sums, usable_samples
+from .reduce import UNITS, SampleSums, reduce_tokens, token_blocks, token_sums, usable_samples
 
 MOST_MISMATCH = 1e-2
 """Relative difference of js above which stored states aren't the captured ones; rounding causes about 1e-6."""
@@ -39,7 +40,7 @@ def miub(
     run: RunLike,
     *,
     adapter: str | None = None,
-    components: Sequence[str] | None = None,
+    component: Patterns = None,
     reduction: Reduction = "mean",
     unit: Unit = "nat",
     scheduler: Any = None,
@@ -56,9 +57,8 @@ def miub(
         doesn't keep the states of all tokens, js is the one measured during capture.
     adapter
         Name of the adapter; not needed if there is only one.
-    components
-        Paths of components or patterns, such as `*.q_proj`, to compute MIUB for; by default all that the adapter
-        changes.
+    component
+        Path of a component or a pattern, such as `*.q_proj`, or several; by default all that the adapter changes.
     reduction
         How a sample's captured tokens at a component are combined: their `mean` (ours), `sum`, the `last` one, or the
         mean over the `answer`, in a chat the scored tokens of the assistant. Mean and sum weight sampled tokens by the
@@ -112,11 +112,12 @@ def miub(
     Zhang et al., arXiv 2501.03152, eq. 9.
     """
     run = open_as_written(run)
-    refuse_unknown_reduction(reduction, unit)
+    require_choice("reduction", reduction, get_args(Reduction))
+    require_choice("unit", unit, UNITS)
     if has_all_states(run):  # then samples can be checked before the work
         known = xr.Dataset(coords=run.token_labels).assign_coords(counted=run.committed.variable)
         require_samples(known, run, reduction)
-    options: dict[str, Any] = {"adapter": adapter, "components": components, "scheduler": scheduler}
+    options: dict[str, Any] = {"adapter": adapter, "component": component, "scheduler": scheduler}
     options |= {"n_workers": n_workers, "progress": progress}
     if out is None:
         return reduce_js(measure_resumable(run, ("js",), None, **options), run, adapter, reduction=reduction, unit=unit)
@@ -240,7 +241,7 @@ def miub_readings(
     run: RunLike,
     *,
     adapter: str | None = None,
-    components: Sequence[str] | None = None,
+    component: Patterns = None,
     scheduler: Any = None,
     n_workers: int | None = None,
     progress: Progress | None = None,
@@ -249,7 +250,7 @@ def miub_readings(
 
     Parameters
     ----------
-    run, adapter, components, scheduler, n_workers, progress
+    run, adapter, component, scheduler, n_workers, progress
         As for `miub`.
 
     Returns
@@ -274,7 +275,7 @@ def miub_readings(
     run = open_as_written(run)
     names = available_measures(run, tuple(READING_STATES.values()))
     options: dict[str, Any] = {"scheduler": scheduler, "n_workers": n_workers, "progress": progress}
-    measured = measure_run(run, names, adapter=adapter, components=components, **options)
+    measured = measure_run(run, names, adapter=adapter, component=component, **options)
     cells = np.full((2, len(READING_STATES), len(READING_REDUCTIONS), len(UNITS)), np.nan)
     for (i, name), (j, tokens), (k, unit) in product(
         enumerate(READING_STATES.values()), enumerate(READING_REDUCTIONS), enumerate(UNITS)

@@ -4,7 +4,6 @@ MIUB is js, the Jensen-Shannon divergence of a layer's output without and with t
 samples and summed over components.
 """
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -16,6 +15,7 @@ from lorascope.analyze.measuring.sources import available_measures
 from lorascope.analyze.results.weights import weighted_quantiles
 from lorascope.stores import Run
 from lorascope.stores.checking.verify import open_as_written
+from lorascope.stores.names import Patterns
 from lorascope.stores.progress import Progress
 from lorascope.stores.reading.read import RunLike
 
@@ -30,7 +30,7 @@ def qualify(
     run: RunLike,
     *,
     adapter: str | None = None,
-    components: Sequence[str] | None = None,
+    component: Patterns = None,
     n_workers: int | None = None,
     progress: Progress | None = None,
 ) -> xr.DataTree:
@@ -42,8 +42,8 @@ def qualify(
         An open run or its path or url, finished or not; samples that aren't wholly committed are excluded.
     adapter
         Name of the adapter; not needed if there is only one.
-    components
-        Paths of components or patterns, such as `*.q_proj`; by default all that the adapter changes.
+    component
+        Path of a component or a pattern, such as `*.q_proj`, or several; by default all that the adapter changes.
     n_workers
         Threads; by default one per processor.
     progress
@@ -67,7 +67,7 @@ def qualify(
     capture, and js_permuted is missing. Means and medians over tokens are weighted.
     """
     run = open_as_written(run)
-    options: dict[str, Any] = {"adapter": adapter, "components": components, "n_workers": n_workers}
+    options: dict[str, Any] = {"adapter": adapter, "component": component, "n_workers": n_workers}
     measured = measure_run(run, available_measures(run, ("js", *QUALIFIERS)), progress=progress, **options)
     result = reduce_js(measured, run, adapter)
     used = result.children["samples"].dataset["used"].values

@@ -5,7 +5,7 @@ The values are mostly js, the Jensen-Shannon divergence (JS) of a layer's output
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NamedTuple, assert_never, get_args
+from typing import Any, NamedTuple, assert_never
 
 import numpy as np
 import xarray as xr
@@ -15,8 +15,6 @@ from lorascope.analyze.results.options import Reduction
 from lorascope.analyze.results.tree import CHUNK_TOKENS
 from lorascope.stores import Run
 
-REDUCTIONS: tuple[Reduction, ...] = get_args(Reduction)
-"""Names of all reductions."""
 ANSWERS = ("answer", "assistant")
 """Roles of the tokens of the reduction `answer`; in a chat only the scored tokens of the assistant count."""
 
@@ -39,13 +37,6 @@ UNITS: Mapping[str, DivergenceUnit] = {
 }
 """Units by their name in `unit` options; the root of each token's JS is a metric, the Jensen-Shannon distance
 (Endres and Schindelin 2003, IEEE Trans. Inf. Theory 49(7))."""
-
-
-def refuse_unknown_reduction(reduction: str, unit: str) -> None:
-    """Raise ValueError unless `reduction` (such as `mean`) and `unit` (such as `nat`) are known."""
-    for name, value, allowed in (("reduction", reduction, REDUCTIONS), ("unit", unit, tuple(UNITS))):
-        if value not in allowed:
-            raise ValueError(f"`{name}` is {value!r}; allowed are {allowed}")
 
 
 def token_blocks(values: Any) -> Iterator[tuple[slice, np.ndarray]]:

@@ -14,6 +14,7 @@ from lorascope.analyze.importance.importance import importance
 from lorascope.analyze.miub.qualify import qualify
 from lorascope.stores import Run, StoreError
 from lorascope.stores.checking.verify import open_as_written
+from lorascope.stores.names import Patterns
 from lorascope.stores.progress import Progress
 from lorascope.stores.reading.read import RunLike
 
@@ -41,7 +42,7 @@ def explain(
     run: RunLike,
     *,
     adapter: str | None = None,
-    components: Sequence[str] | None = None,
+    component: Patterns = None,
     n_workers: int | None = None,
     progress: Progress | None = None,
 ) -> Explanation:
@@ -53,8 +54,8 @@ def explain(
         An open run or its path or url, finished or not.
     adapter
         Name of the adapter; not needed if there is only one.
-    components
-        Paths of components or patterns, such as `*.q_proj`; by default all. If some are chosen, there is no
+    component
+        Path of a component or a pattern, such as `*.q_proj`, or several; by default all. If it is given, there is no
         ablation and no importance.
     n_workers
         Number of threads; by default one per processor.
@@ -68,7 +69,7 @@ def explain(
     """
     run = open_as_written(run)
     options: dict[str, Any] = {"n_workers": n_workers, "progress": progress}
-    qualified = qualify(run, adapter=adapter, components=components, **options)
+    qualified = qualify(run, adapter=adapter, component=component, **options)
     options["paths"] = qualified.dataset["component"].values.tolist()
     functions: dict[str, Any] = {
         "ablation": ablation_by_part,
@@ -78,7 +79,7 @@ def explain(
         "replies": reply_words,
     }
     some = "it is only known of all components, and some were chosen"
-    reasons = {} if components is None else dict.fromkeys(("ablation", "importance"), some)
+    reasons = {} if component is None else dict.fromkeys(("ablation", "importance"), some)
     computed = dict[str, Any].fromkeys(functions)
     for name, compute in functions.items():
         try:

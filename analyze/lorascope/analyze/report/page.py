@@ -8,6 +8,7 @@ from lorascope.analyze.miub.qualify import qualify
 from lorascope.analyze.results.scores import scores
 from lorascope.stores import Run
 from lorascope.stores.checking.verify import open_as_written
+from lorascope.stores.names import Patterns
 from lorascope.stores.places.files import atomic_write
 from lorascope.stores.progress import Progress
 from lorascope.stores.reading.read import RunLike
@@ -35,7 +36,7 @@ def write_report(
     path: str | Path,
     *,
     adapter: str | None = None,
-    components: Sequence[str] | None = None,
+    component: Patterns = None,
     view_page: str | None = None,
     n_workers: int | None = None,
     progress: Progress | None = None,
@@ -53,8 +54,8 @@ def write_report(
         File of the page; a missing folder is made.
     adapter
         Name of the adapter; not needed if there is only one.
-    components
-        Paths of components or patterns, such as `*.q_proj`, that the page is about; by default all.
+    component
+        Path of a component or a pattern, such as `*.q_proj`, that the page is about, or several; by default all.
     view_page
         Address of the page of `lorascope view` relative to this one, to which samples link, such as
         `index.html#panes=0:NAME` for one of several adapters; by default the page shows the command that opens it.
@@ -79,7 +80,7 @@ def write_report(
     places = [str(run.path) for run in opened]
     if not opened or len(set(places)) < len(places):
         raise ValueError(f"`runs` are {places}; give at least one run, and each once")
-    options: dict[str, Any] = {"adapter": adapter, "components": components, "n_workers": n_workers}
+    options: dict[str, Any] = {"adapter": adapter, "component": component, "n_workers": n_workers}
     options["progress"] = progress
     if len(opened) == 1:
         text = _report_html(opened[0], explain(opened[0], **options), view_page)

@@ -28,6 +28,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_N
 from lorascope.stores.format.digests import fingerprint
 from lorascope.stores.format.layout import MAX_CHUNK_BYTES
 from lorascope.stores.format.spec import MAX_COMPONENTS, ROW_TOKENS
+from lorascope.stores.names import require_choice
 
 from .device import is_offloaded, parse_device, require_device
 from .gguf import converted_folder, keep_conversion
@@ -119,8 +120,7 @@ def load_model(
     The kind of model follows from the architecture in its configuration: causal, masked, a classifier
     of sequences or tokens, or a bare encoder.
     """
-    if dtype not in DTYPES:
-        raise ValueError(f"`dtype` is {dtype!r}; allowed are {list(DTYPES)}")
+    require_choice("dtype", dtype, DTYPES)
     check_sharing(share, shared_layers, share_from)
     place = require_device(parse_device(device)) if device_map is None else None
     where, options = locate_model(source, dtype=dtype)

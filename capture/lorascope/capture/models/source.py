@@ -8,6 +8,7 @@ from typing import Any
 from lorascope.stores.adapter_settings import read_adapter_settings
 from lorascope.stores.errors import StoreError
 from lorascope.stores.json_document import read_tensor_header
+from lorascope.stores.names import require_choice
 
 from ..errors import AdapterError
 from .gguf import converted_folder
@@ -55,8 +56,7 @@ def check_sharing(share: int, shared_layers: int, share_from: str) -> None:
         raise ValueError(f"`share` is {share!r}; give at least 1, which leaves the model as it is")
     if share > 1 and (shared_layers < share or shared_layers % share):
         raise ValueError(f"`shared_layers` is {shared_layers!r}; give a multiple of `share`, which is {share}")
-    if share_from not in ("first", "mean"):
-        raise ValueError(f"`share_from` is {share_from!r}; allowed are first, mean")
+    require_choice("share_from", share_from, ("first", "mean"))
 
 
 def require_adapter_settings(folder: Path) -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, TypeVar
 
 from lorascope.stores.format.digests import canonical_json
+from lorascope.stores.names import suggestion
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 MAX_ID = 1000
@@ -98,7 +99,7 @@ class ChatItem(_NamedItem):
         for number, message in enumerate(self.messages):
             name, role, content = f"messages[{number}]", message.get("role"), message.get("content")
             if role not in CHAT_ROLES:
-                hint = ": write 'system' for it" if role == "developer" else ""
+                hint = ": write 'system' for it" if role == "developer" else suggestion(str(role), CHAT_ROLES)
                 raise ValueError(f"`{name}` has the role {role!r}; allowed are {', '.join(CHAT_ROLES)}{hint}")
             if not (role == "assistant" and message.get("tool_calls") and not content):
                 if not isinstance(content, str):

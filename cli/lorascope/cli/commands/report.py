@@ -37,5 +37,5 @@ def report(
     page = out if out is not None else page_path(opened[0], "-compared.html" if more else ".html")
     refuse_unwritable(page, "out")  # before the work, not after it
     with progress_bar("report") as update:
-        write_report(opened, page, adapter=adapter, components=component or None, n_workers=workers, progress=update)
+        write_report(opened, page, adapter=adapter, component=component or None, n_workers=workers, progress=update)
     say(f"report: {page}")

@@ -100,7 +100,7 @@ def verify(
     from lorascope.stores import verify as verify_run
 
     with progress_bar("verify") as update:
-        verdict = verify_run(run, level=level, components=component or None, progress=update)
+        verdict = verify_run(run, level=level, component=component or None, progress=update)
     problems, again = list(verdict.problems), None
     lines = [_summarize_verdict(run, verdict), *verdict.uncovered]
     if component:

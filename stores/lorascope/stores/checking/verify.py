@@ -13,7 +13,7 @@ from ..format.digests import combine_digests
 from ..format.layout import DIGEST_ARRAYS, single_component
 from ..format.stored_array import StoredArray
 from ..format.tables import is_base_score_column
-from ..names import matching_indices
+from ..names import Patterns, matching_indices, require_choice
 from ..progress import Progress
 from ..reading.chunks import Chunk, read_chunk
 from ..reading.read import RunLike, as_run, find_layout_problems, open_root, unchecked_run
@@ -58,7 +58,7 @@ def verify(
     path: str | Path,
     *,
     level: Level = "statistics",
-    components: Sequence[str] | None = None,
+    component: Patterns = None,
     progress: Progress | None = None,
 ) -> Verdict:
     """Check the run at `path`, and return a Verdict with every problem; each level includes those before it.
@@ -71,8 +71,8 @@ def verify(
         `digests` reads every chunk's bytes; `decode` decompresses them; `statistics` looks for NaN, Inf, zero or
         constant vectors, blank rows, equal vectors of different tokens, and rows that repeat another one. Only the
         model can show whether vectors belong to their tokens (`lorascope verify --reforward`).
-    components
-        Paths or patterns of components whose states and deltas are checked, by default all. If they are given, the
+    component
+        Path or pattern of components whose states and deltas are checked, or several; by default all. With it, the
         digests of rows aren't compared: every chunk is decoded instead, which compares its own checksum.
     progress
         Called with (rows done, rows in all).
@@ -90,8 +90,7 @@ def verify(
     Memory doesn't grow with the run, except for 8 bytes per chunk and 8 per token. The run alone can't show whether
     another model or other weights made its numbers; to check that, use `lorascope verify --reforward`.
     """
-    if level not in LEVELS:
-        raise ValueError(f"`level` is {level!r}; allowed are {LEVELS}")
+    require_choice("level", level, LEVELS)
     place, root = open_root(find_run_path(path))
     n_rows = root.attributes.get("n_rows")
     problems = metadata_problems(root)
@@ -104,10 +103,10 @@ def verify(
         return Verdict(level, run.n_rows, 0, 0, (*broken, *problems))
     rows = np.flatnonzero(run.committed_rows)
     chosen = None
-    if components is not None:
+    if component is not None:
         part = {
             run.component_paths[place]
-            for place in matching_indices(run.component_paths, components, of="components of this run")
+            for place in matching_indices(run.component_paths, component, of="components of this run")
         }
         by_row = (path for path, array in run.arrays.items() if array.by_row)
         chosen = {path for path in by_row if (component := single_component(path)) is None or component in part}

@@ -1,13 +1,13 @@
 """Select a slice of a run, and copy its tokens into the rows of another run."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
 
 from ..errors import StoreError
 from ..format.spec import ROW_TOKENS
-from ..names import matching_indices
+from ..names import Patterns, matching_indices
 from ..progress import Progress
 from ..reading.run import Run
 from ..reading.token_choice import chosen_token_weights, empty_sample_error, parse_choice
@@ -36,11 +36,11 @@ class Slice(NamedTuple):
 def select_slice(
     run: Run,
     *,
-    components: Sequence[str] | None,
-    samples: Sequence[str] | int | None,
+    component: Patterns,
+    samples: Patterns | int,
     tokens: str,
     seed: int,
-    adapters: Sequence[str] | None,
+    adapters: Patterns,
 ) -> Slice:
     """Return the part of a run that names, patterns and a choice of tokens select, as indices in the run.
 
@@ -54,8 +54,8 @@ def select_slice(
     parse_choice(tokens)
     if isinstance(samples, int) and samples < 1:
         raise ValueError(f"`samples` is {samples}; give at least 1, or names")
-    chosen_components = np.array(matching_indices(run.component_paths, components, of="components of the run"))
-    chosen_adapters = np.array(matching_indices(run.adapters, adapters, of="adapters of the run", option="adapters"))
+    chosen_components = np.array(matching_indices(run.component_paths, component, of="components of this run"))
+    chosen_adapters = np.array(matching_indices(run.adapters, adapters, of="adapters of this run", option="adapters"))
     chosen, n_incomplete = _committed_samples(run, samples)
     starts, stops = run.samples["token_start"].values, run.samples["token_stop"].values
     of_sample = np.repeat(np.arange(len(starts)), stops - starts)
@@ -171,7 +171,7 @@ def _copy_tokens(
             into[path][start : start + len(tokens)] = values if chosen is None else values[:, chosen]
 
 
-def _committed_samples(run: Run, samples: Sequence[str] | int | None) -> tuple[np.ndarray, int]:
+def _committed_samples(run: Run, samples: Patterns | int) -> tuple[np.ndarray, int]:
     """Return (indices of selected samples that are completely committed, number of the other selected ones).
 
     If `samples` is a number, it counts completely committed ones from the start, and the second value is 0.
@@ -183,7 +183,7 @@ def _committed_samples(run: Run, samples: Sequence[str] | int | None) -> tuple[n
         # One item is a sample per prompt.
         full = [f"{dataset}/{name}" for dataset, name in zip(run.samples["dataset"].values, ids, strict=True)]
         prompted = [f"{prompt}/{name}" for prompt, name in zip(run.samples["prompt"].values, full, strict=True)]
-        asked = np.array(matching_indices(ids, samples, full, prompted, of="samples of the run", option="samples"))
+        asked = np.array(matching_indices(ids, samples, full, prompted, of="samples of this run", option="samples"))
     starts, stops = run.samples["token_start"].values, run.samples["token_stop"].values
     committed = np.concatenate([[0], np.cumsum(run.committed.values)])
     starts, stops = starts[asked], stops[asked]

@@ -1,6 +1,6 @@
 """Copy a run or a part of it: some components, samples or tokens, in another encoding."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from ..checking.verify import require_as_written, verify
 from ..errors import StoreError
 from ..format.layout import GROUPS, array_specs
 from ..format.spec import CODECS, ROW_TOKENS, Adapter, Codec, RunSpec
+from ..names import Patterns, pattern_list, require_choice
 from ..places.file_lock import run_lock
 from ..progress import Progress
 from ..reading.read import checked_run, open_root, open_run
@@ -25,11 +26,11 @@ def pull(
     source: str | Path,
     out: str | Path,
     *,
-    components: Sequence[str] | None = None,
-    samples: Sequence[str] | int | None = None,
+    component: Patterns = None,
+    samples: Patterns | int = None,
     tokens: str = "all",
     seed: int = 0,
-    adapters: Sequence[str] | None = None,
+    adapters: Patterns = None,
     codec: Codec = "default",
     progress: Progress | None = None,
 ) -> Run:
@@ -47,11 +48,11 @@ def pull(
         Folder or url of the run.
     out
         Folder or url of the copy, new or empty.
-    components
-        Names, or patterns such as `model.layers.3.*`, of the components to take; by default all.
+    component
+        Path of a component to take or a pattern, such as `model.layers.3.*`, or several; by default all.
     samples
-        Ids or patterns of ids, which may follow `data set/` or `prompt/data set/`; or the number of samples to take
-        from the start; by default all. An id alone takes the item with all its prompts.
+        An id or a pattern of ids, or several, which may follow `data set/` or `prompt/data set/`; or the number of
+        samples to take from the start; by default all. An id alone takes the item with all its prompts.
     tokens
         Choice of each sample's tokens in words of `lorascope.stores.reading.token_choice`. `every:K` and `share:P` draw
         at random, and `tokens/weight` grows so that weighted means and sums over tokens stay unbiased; after the others
@@ -59,7 +60,7 @@ def pull(
     seed
         Seed of the draw; a sample's tokens don't depend on the other samples.
     adapters
-        Names or patterns; by default all.
+        A name or pattern, or several; by default all.
     codec
         Compression of the copy: `default` (by type), `zstd`, `lz4`, or `raw` for none.
     progress
@@ -87,18 +88,17 @@ def pull(
     Arrays that this version doesn't know aren't copied: `omitted` in the provenance lists them, by group if they are in
     one of the root's `optional_groups`. Importance keeps passes and directions of the copy's parts.
     """
-    if codec not in CODECS:
-        raise ValueError(f"`codec` is {codec!r}; allowed are {', '.join(map(repr, CODECS))}")
+    require_choice("codec", codec, CODECS)
     source = find_run_path(source)
     place, root = open_root(source)
     run = checked_run(place, root)
-    part = select_slice(run, components=components, samples=samples, tokens=tokens, seed=seed, adapters=adapters)
+    part = select_slice(run, component=component, samples=samples, tokens=tokens, seed=seed, adapters=adapters)
     asked = {
-        "components": None if components is None else list(components),
-        "samples": samples if samples is None or isinstance(samples, int) else list(samples),
+        "components": pattern_list(component),
+        "samples": samples if isinstance(samples, int) else pattern_list(samples),
         "tokens": tokens,
         "seed": seed if parse_choice(tokens).is_random else None,
-        "adapters": None if adapters is None else list(adapters),
+        "adapters": pattern_list(adapters),
         "codec": codec,
     }
     require_as_written(run, root)

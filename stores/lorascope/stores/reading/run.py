@@ -25,7 +25,7 @@ from ..format.tables import (
     TOKEN_WEIGHT,
     is_base_score_column,
 )
-from ..names import suggestion, suggestion_or_first_name
+from ..names import Patterns, matching_indices, require_choice, suggestion, suggestion_or_first_name
 from ..places.place import Place
 from .chunks import read_digests
 from .labels import lazy_text, role_names, sample_token_places, token_coordinates
@@ -284,32 +284,32 @@ class Run:
         lora = self.base(component, sample=sample) + self.delta(component, adapter, sample=sample)
         return lora.rename("lora").assign_attrs(component=component)
 
-    def take(self, tokens: Any, *, components: Sequence[str] | None = None, adapter: str | None = None) -> xr.DataTree:
+    def take(self, tokens: Any, *, component: Patterns = None, adapter: str | None = None) -> xr.DataTree:
         """Return base and delta of a few tokens at many components, a DataTree of float32, read at once.
 
         Parameters
         ----------
         tokens
             Indices on the token axis, a sequence of integers from 0; an index may occur several times.
-        components
-            Their paths; by default all.
+        component
+            Path of a component or a pattern, such as `*.q_proj`, or several; by default all.
         adapter
             Name of the adapter; not needed if there is only one.
 
         Returns
         -------
         xarray.DataTree
-            A node per component, `tree[component]`, with `base` and `delta` (token, feature), since widths differ. Each
-            has the coordinate `token`, in the order of `tokens`; the root has no coordinate, so that a component may
-            have any name. Unadapted components have no `delta`. Tokens whose row isn't committed or keeps no states
-            are NaN.
+            A node per component, `tree[component]`, in the run's order, with `base` and `delta` (token, feature), since
+            widths differ. Each has the coordinate `token`, in the order of `tokens`; the root has no coordinate, so
+            that a component may have any name. Unadapted components have no `delta`. Tokens whose row isn't committed
+            or keeps no states are NaN.
 
         Raises
         ------
         StoreError
             If a chunk of a committed row is missing, empty or broken, a name is unknown, or the run has no states.
         ValueError
-            If `tokens` isn't a sequence of integers, or `components` is a single name.
+            If `tokens` isn't a sequence of integers.
         IndexError
             If the run has no such token.
 
@@ -318,15 +318,15 @@ class Run:
         `base` equals `Run.base` bit for bit; if delta is computed from a factor, its last bits may differ from those of
         `Run.delta`, which multiplies matrices of other shapes.
         """
-        if isinstance(components, str):
-            raise ValueError(f"`components` is {components!r}; it must be a sequence of paths: [{components!r}]")
+        chosen_components = matching_indices(self.component_paths, component, of="components of this run")
         places = checked_token_places(tokens, self.n_tokens)
         chosen = np.isin(np.arange(self.n_tokens), places)
         ranks = self.adapter(adapter)["rank"].values
         states: dict[str, dict[str, np.ndarray]] = {}
         touched = []
-        for path in self.component_paths if components is None else components:
-            if ranks[self._component_index(path)] > 0:
+        for index in chosen_components:
+            path = self.component_paths[index]
+            if ranks[index] > 0:
                 source = self.source(path, adapter)
                 shape = (len(places), source.base.shape[1])
                 states[path] = {name: np.full(shape, np.nan, np.float32) for name in ("base", "delta")}
@@ -377,8 +377,7 @@ class Run:
         StoreError
             If this run doesn't have it.
         """
-        if name not in ADAPTER_REDUCTIONS + BASE_REDUCTIONS:
-            raise ValueError(f"`name` is {name!r}; allowed are {ADAPTER_REDUCTIONS + BASE_REDUCTIONS}")
+        require_choice("name", name, ADAPTER_REDUCTIONS + BASE_REDUCTIONS)
         folder = "reductions" if name in BASE_REDUCTIONS else f"adapters/{self._checked_adapter_name(adapter)}"
         path = f"{folder}/{name}"
         if path not in self.arrays:
@@ -631,11 +630,12 @@ class Run:
 
     def _component_index(self, path: str) -> int:
         """Return a component's place on the component axis; raises StoreError with a suggestion if unknown."""
-        try:
+        if isinstance(path, str) and path in self.component_paths:
             return self.component_paths.index(path)
-        except ValueError:
-            hint = suggestion_or_first_name(path, self.component_paths)
-            raise StoreError(f"no component {path!r} among the {len(self)} of this run{hint}") from None
+        hint = suggestion_or_first_name(str(path), self.component_paths)
+        if not isinstance(path, str) or not path or set(path) & set("*?["):
+            raise StoreError(f"`component` is {path!r}; give the path of one component, and no pattern or list{hint}")
+        raise StoreError(f"no component {path!r} among the {len(self)} of this run{hint}")
 
 
 def _attributes_of(array: StoredArray) -> dict[str, Any]:

@@ -165,7 +165,7 @@ class UnitWork:
         if information is not None:
             estimates = measure_information(
                 runs[TEST_RUN],
-                components=information["components"],
+                component=information["components"],
                 n_tokens=information["tokens"],
                 n_shuffles=information["shuffles"],
                 scheduler=self.scheduler,
