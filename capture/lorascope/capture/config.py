@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 from lorascope.stores.format.spec import ABLATE
+from lorascope.stores.names import require_choice
 from lorascope.stores.reading.token_choice import CHOICE_HELP, parse_choice
 from lorascope.stores.size import parse_size
 
@@ -44,7 +45,8 @@ class FinetuneConfig:
     score_batch_tokens: int = 4096
     """Largest number of tokens in a batch when held-out samples are scored."""
     miub_every: int | None = None
-    """Measure MIUB on held-out samples at the start and then after this many optimiser steps; None for never."""
+    """Measure MIUB, how far the adapter moves all layers, on held-out samples at the start and then after this many
+    optimiser steps; None for never."""
     miub_samples: int = 16
     """Number of held-out samples for MIUB; they are taken from the start of each data set in turn."""
 
@@ -83,8 +85,8 @@ class CaptureConfig:
     stream: Literal["adapted", "base", "pair"] = "adapted"
     """Input of the layers: `adapted` (adapter on), `base` (adapter off; for several adapters), `pair` (both)."""
     states: Literal["all", "sample", "none"] = "all"
-    """`all` stores base and delta; `none` only js, norms, effective width and KL of each token; `sample` all in some
-    rows."""
+    """`all` stores base and delta; `none` only measures of each token, such as js, the Jensen-Shannon divergence of
+    outputs without and with the adapter; `sample` all in some rows."""
     states_share: float = 0.05
     """With `states` = `sample`: share of the rows (of 1024 tokens) that store base and delta."""
     codec: Literal["default", "auto", "zstd", "lz4", "raw"] = "default"
@@ -128,7 +130,8 @@ class CaptureConfig:
     js_share: float | None = None
     """Share of tokens on which js is measured and sums are checked; by default all on a GPU, 1 in 64 on a CPU."""
     kl_share: float = 1 / 64
-    """Share of the batches in which KL between base and adapted logits is measured, unless all states are stored."""
+    """Share of the batches in which KL of next-token predictions without and with the adapter is measured, unless
+    `states` is `all`."""
     changes: Literal["auto", "all", "none"] = "auto"
     """Store which tokens each prediction of the next one gains and loses by the adapter: in `all` batches, in `none`,
     or, as `auto`, in all of up to 20,000 tokens and above that in a share that costs a fifth of the pass's time."""
@@ -138,8 +141,8 @@ class CaptureConfig:
     ablate_share: float = 1 / 64
     """With `ablate`: share of the batches in which it is measured, at least one; each takes a pass for every part."""
     importance: int = 0
-    """Number of draws of labels, such as 4, that show in up to 32 samples what the model's predictions need of the
-    adapter: each gives a gradient for every singular direction; 0 for none."""
+    """Measure on which directions of the adapter predictions depend, in up to 32 samples, by the gradients for this
+    number of drawn next tokens, such as 4; 0 for none."""
     seed: int = 0
     """Seed of the random choice of tokens and batches."""
     queue: str | None = None
@@ -221,10 +224,10 @@ class CaptureConfig:
         parse_choice(self.tokens)
         for setting in fields(self):
             value = getattr(self, setting.name)
-            if get_origin(setting.type) is Literal and value not in get_args(setting.type):
-                raise ValueError(f"`{setting.name}` is {value!r}; allowed are {', '.join(get_args(setting.type))}")
-        if self.ablate is not None and self.ablate not in ABLATE:
-            raise ValueError(f"`ablate` is {self.ablate!r}; allowed are {', '.join(ABLATE)}")
+            if get_origin(setting.type) is Literal:
+                require_choice(setting.name, value, get_args(setting.type))
+        if self.ablate is not None:
+            require_choice("ablate", self.ablate, ABLATE)
         if self.ablate is not None and self.stream == "base":
             raise ValueError(
                 f"`ablate` is {self.ablate!r}, but in stream 'base' no adapter is on, so that none of its parts can be "

@@ -16,7 +16,7 @@ RunPath = Annotated[str, Parameter(help="Folder or url of the run.")]
 AdapterName = Annotated[str | None, Parameter(help="Name of the adapter, if the run has several.")]
 Components = Annotated[
     tuple[str, ...],
-    Parameter(help="A component's path or a pattern, e.g. '*.q_proj'; may be given several times; by default all."),
+    Parameter(help="A layer with LoRA: its path or a pattern, e.g. '*.q_proj'; repeat it for more; by default all."),
 ]
 Workers = Annotated[int | None, Parameter(validator=Number(gte=1), help="Threads; by default one per processor.")]
 Scheduler = Annotated[
@@ -27,7 +27,7 @@ StudyTables = Annotated[
     str,
     Parameter(
         help="A table (.csv, .tsv), a folder with study.csv or runs, several runs, or one of the words paper, "
-        "paper:repaired and paper:without-collapsed: table 1 of the paper. MIUB of runs is computed."
+        "paper:repaired and paper:without-collapsed: table 1 of arXiv 2501.03152. MIUB of runs is computed."
     ),
 ]
 ConfigFile = Annotated[

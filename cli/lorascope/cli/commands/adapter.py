@@ -50,7 +50,8 @@ def adapter(
         Save the numbers here: of one adapter in .zarr or .nc, of all in .csv, .parquet or .json. With `--truncate`, the
         folder of the new adapter.
     truncate
-        Share to keep of what the adapter's directions are worth to predictions, such as 99% or 0.99; takes one adapter.
+        Write a smaller adapter that keeps this share, such as 99% or 0.99, of what its directions are worth to
+        predictions; takes one adapter.
     run
         With `--truncate`: a run of this adapter that was captured with `--importance`.
     model

@@ -40,7 +40,8 @@ def capture(
 ) -> None:
     """Run a model with its adapter over data and store base and delta of every LoRA layer.
 
-    The same command continues a capture that was stopped.
+    Base is the frozen layer's output, delta what the adapter adds to it. The same command continues a capture that was
+    stopped.
     """
     require_inputs(settings)
     check_files(settings, runs_here=True)

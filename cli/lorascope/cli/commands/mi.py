@@ -62,32 +62,33 @@ def mi(
     out: Path | None = None,
     export: Path | None = None,
 ) -> int:
-    """Estimate the mutual information of base and LoRA states by component, with errors and verdicts.
+    """Estimate the mutual information of each layer's output without and with the adapter, with error and verdict.
 
     Parameters
     ----------
     run
         Folder or url of a run that keeps states.
     estimator
-        panel: the largest of six estimators that are too low apart from noise; or one of ksg1, ksg_copula, gaussian,
-        gaussian_copula, cca_ksg, quadratic_cca_ksg, characteristic_ksg, radial_ksg, classifier; noise: Gaussian, with
-        noise of four sizes; give it again for another one.
+        panel: the largest of six estimates that are too low apart from noise; or one of ksg1, ksg_copula,
+        gaussian, gaussian_copula, cca_ksg, quadratic_cca_ksg, characteristic_ksg, radial_ksg, classifier; noise:
+        Gaussian ones after noise of four sizes was added; give it again for another one.
     against
-        States that base is compared with: lora, or delta alone.
+        What the frozen layer's output is compared with: lora, the output with the adapter, or delta, what it adds.
     n_tokens
         Largest number of the chosen tokens to use; they are drawn evenly from the samples.
     axes
-        Largest number of principal axes for each side.
+        Largest number of principal axes on which each of the two is projected before.
     share
-        Share of each side's variance that its axes should keep, as far as `--axes` allows.
+        Share of the variance that the axes should keep, as far as `--axes` allows.
     k
-        Number of nearest neighbours.
+        Number of nearest neighbours, for the estimators that count them (ksg).
     unit
         nat or bit.
     shuffles
-        Number of shuffles of samples for the null; p can't be below 1 / (shuffles + 1).
+        Number of shuffles of samples, which show what would be estimated if nothing depended; p can't be below
+        1 / (shuffles + 1).
     seed
-        Seed of tokens, shuffles, halves and parts.
+        Seed of all random choices.
     bound
         Also print MIUB and the true bound, in nats, to compare with the paper's claim that MIUB is an upper bound.
     full
@@ -110,7 +111,7 @@ def mi(
 
     opened = stores.open_run(run)
     options: dict[str, Any] = {
-        "adapter": adapter, "components": component or None, "tokens": tokens, "against": against,
+        "adapter": adapter, "component": component or None, "tokens": tokens, "against": against,
         "n_tokens": n_tokens, "n_axes": axes, "share": share, "seed": seed, "scheduler": scheduler,
         "n_workers": workers,
     }  # fmt: skip

@@ -64,7 +64,7 @@ def miub(
     adapter
         Name of the adapter, if a run has several; repeat it to compare others with the first.
     reduction
-        Number taken over a sample's tokens: their mean or sum, the last token, or the mean over the answer.
+        What is taken of a sample's tokens: their mean or sum, the last one, or the mean over the answer.
     unit
         nat, bit, or sqrt: the root of each token's JS in nats.
     group_by
@@ -74,7 +74,7 @@ def miub(
     paper
         Print MIUB under every reading of the paper's equation, and its size compared with the paper's tables.
     full
-        Print whole tables, and the difference between js from the store and js measured during capture.
+        Print whole tables, and how far js (the divergence of a layer and token) is from that measured during capture.
     as_json
         Print one JSON object and nothing else: `results` (one for each run and adapter: `miub`, `miub_se`, and the
         attributes of a result, such as `run`, `adapter`, `units`, `n_samples`), `units` (column -> unit), `rows` (the
@@ -104,7 +104,7 @@ def miub(
         refuse_target(out, TABLE_FORMATS)  # before the work, not after it
     paths = [require_store(run) for run in runs]  # before anything heavy is imported
     pairs = [(run, name) for run in map(stores.open_run, paths) for name in adapter or (None,)]
-    options: dict[str, Any] = {"components": component or None, "scheduler": scheduler, "n_workers": workers}
+    options: dict[str, Any] = {"component": component or None, "scheduler": scheduler, "n_workers": workers}
     if paper:
         with progress_bar("paper") as update:
             table = analyze.miub_readings(pairs[0][0], adapter=pairs[0][1], progress=update, **options)

@@ -40,7 +40,7 @@ def pull(
         Number of samples from the start; or an id, 'data set/id', 'prompt/data set/id' or a pattern of these; repeat it
         for more; by default all.
     seed
-        Seed of the draw.
+        Seed of a random choice of tokens.
     adapter
         An adapter's name or a pattern; by default all.
     codec
@@ -57,7 +57,7 @@ def pull(
         run = pull_slice(
             source,
             out,
-            components=component or None,
+            component=component or None,
             samples=int(samples[0]) if is_number else samples or None,
             tokens=tokens,
             seed=seed,
