@@ -136,7 +136,7 @@ def fastest_codec(config: CaptureConfig, layout: Layout, loaded: Loaded, place: 
     if len(codecs) == 1:
         return codecs[0]
     dtypes = {component.path: getattr(torch, component.dtype) for component in layout.spec.components}
-    samples = first_samples(layout.samples)
+    samples = first_samples(layout.samples, _affordable_tokens(loaded.model, layout.samples, loaded.device))
     inputs = (loaded.facts, samples, layout.components, dtypes, loaded.device)
     few = _trial_layout(with_chosen_tokens(config, layout), *inputs)
     streamed = time_codecs(few, loaded.model, loaded.device, config.out, codecs)
@@ -156,11 +156,10 @@ def codecs_to_try(config: CaptureConfig, spec: RunSpec, free_bytes: int | None) 
     return ("raw", spec.codec) if may_be_raw else (spec.codec,)
 
 
-def first_samples(samples: Sequence[EncodedSample], n_tokens: int | None = None) -> Sequence[EncodedSample]:
-    """Return the first samples that together have `n_tokens` tokens, by default about 1024 for a short trial."""
+def first_samples(samples: Sequence[EncodedSample], n_tokens: int) -> Sequence[EncodedSample]:
+    """Return the first samples that together have `n_tokens` tokens, or all of them."""
     totals = np.cumsum([len(sample.token_ids) for sample in samples])
-    enough = min(TRIAL_TOKENS, totals[-1] / 2) if n_tokens is None else min(n_tokens, totals[-1])
-    return samples[: int(np.searchsorted(totals, enough)) + 1]
+    return samples[: int(np.searchsorted(totals, min(n_tokens, totals[-1]))) + 1]
 
 
 def _affordable_tokens(model: Any, samples: Sequence[EncodedSample], device: torch.device) -> int:
