@@ -103,6 +103,26 @@ def test_tables_fit(
     assert all(cell.strip() for line in rows for cell in line[1:-1].split("│")), out
 
 
+def test_a_quick_screen_has_two_estimates_with_errors_and_no_verdict(
+    capsys: pytest.CaptureFixture[str], some: Path, opened: Run, tmp_path: Path
+) -> None:
+    code, out, _ = run(capsys, some, "--quick", "--out", tmp_path / "r.nc")
+    assert code == 0
+    assert "mutual information of base and lora, a screen of two estimates without verdict" in out
+    assert "┃ axes ┃ tokens ┃" in out
+    result = measure_information(opened, estimator=["gaussian_copula", "ksg_copula"], n_shuffles=0)
+    assert all(f"│ {value:.1f}"[:-2] in out for value in result["value"].sel(estimator="ksg_copula").values)
+    assert "│ ∞ │" in out
+    assert all(f"{name}: " in out for name in ("gaussian_copula", "ksg_copula"))
+    assert "panel" not in out
+    with open_result(tmp_path / "r.nc") as saved:
+        np.testing.assert_array_equal(saved["se"].values, result["se"].values)
+        assert "verdict" not in saved
+    code, out, _ = run(capsys, some, "--quick", "--json")
+    assert code == 0
+    assert "verdict" not in out
+
+
 def test_components_without_values_are_told(capsys: pytest.CaptureFixture[str], some: Path) -> None:
     code, out, _ = run(capsys, some, "--against", "delta", *QUICK)
     assert code == 1
@@ -188,6 +208,11 @@ def test_unfinished_runs_and_tokens_that_arent_finite(
         (["--bound", "--unit", "bit"], "`--bound` compares nats with nats, and `--unit` is 'bit'; leave it out"),
         (["--export", "p.npz", "--bound"], "`--export` writes pairs and estimates nothing; leave `--bound` out"),
         (["--export", "p.npz", "--k", 5, "--full"], "estimates nothing; leave `--full`, `--k` out"),
+        (["--quick", "--bound", "--shuffles", 5], "two estimates, without shuffles; leave `--bound`, `--shuffles` out"),
+        (
+            ["--quick", "--estimator", "ksg1"],
+            "`--quick` makes two estimates, without shuffles; leave `--estimator`",
+        ),
         (["--tokens", "frst:3"], "`tokens` is 'frst:3'; allowed are 'all', 'prompt', "),
         (["--against", "base"], 'Invalid value "base" for --against'),
     ],

@@ -18,7 +18,7 @@ def counts_of(x: np.ndarray, y: np.ndarray, groups: np.ndarray, k: int) -> Found
     starts = np.arange(0, n, BLOCK)
     edges = np.stack([np.minimum.reduceat(x[0], starts), np.maximum.reduceat(x[0], starts)], axis=1)
     found = Found(np.full((2, n), -1), np.full((2, n), -1), np.full((2, n), -1.0))
-    neighbour_counts(x, y, edges, groups, groups, len(np.unique(groups)) < n, k, *found)
+    neighbour_counts(x, y, edges, groups, groups, np.arange(n), k, *found)
     return found
 
 
@@ -37,7 +37,7 @@ def counts_of_numbers(x: np.ndarray, y: np.ndarray, groups: np.ndarray, k: int) 
     order = np.argsort(x[0], kind="stable")
     found = Found(np.full((2, n), -1), np.full((2, n), -1), np.full((2, n), -1.0))
     of_y, labels = y[0][order], groups[order]
-    neighbour_counts_of_numbers(x[0][order], of_y, np.argsort(of_y), labels, labels, k, *found)
+    neighbour_counts_of_numbers(x[0][order], of_y, np.argsort(of_y), labels, labels, np.arange(n), k, *found)
     return Found(*(one[:, np.argsort(order)] for one in found))
 
 

@@ -66,22 +66,26 @@ def _insert(distance: Any, nearest: Any) -> None:
     nearest[place] = distance
 
 
+@compiled()
+def _members_of_groups(groups: Any) -> tuple[Any, Any]:
+    """Return the points of all groups, group by group in ascending order, and where each group begins and ends."""
+    edges = np.zeros(groups.max() + 2, np.int64)
+    for group in groups:
+        edges[group + 1] += 1
+    edges = np.cumsum(edges)
+    members, filled = np.empty(groups.shape[0], np.int64), edges.copy()
+    for i, group in enumerate(groups):
+        members[filled[group]] = i
+        filled[group] += 1
+    return members, edges
+
+
 @compiled(SCAN)
-def _leave_out(distances: Any, groups_x: Any, groups_y: Any, group_x: Any, group_y: Any) -> None:
-    """Set `distances[j]` to `FAR`, which marks no neighbour, if point j is in `group_x` or in `group_y`."""
-    for j in range(distances.shape[0]):
-        is_other = (groups_x[j] != group_x) & (groups_y[j] != group_y)
-        distances[j] = distances[j] if is_other else FAR
-
-
-@compiled(SCAN, inline=True)
-def _leave_out_own(distances: Any, groups_x: Any, groups_y: Any, i: Any, start: Any, is_grouped: Any) -> None:
-    """Set distances of the points from `start` on to `FAR` for point i itself and points that share its groups."""
-    if is_grouped:
-        stop = start + distances.shape[0]
-        _leave_out(distances, groups_x[start:stop], groups_y[start:stop], groups_x[i], groups_y[i])
-    elif start <= i < start + distances.shape[0]:
-        distances[i - start] = FAR
+def _leave_out(distances: Any, start: Any, members: Any) -> None:
+    """Set distances of the points from `start` on to `FAR`, which marks no neighbour, if they are `members`."""
+    for j in members:
+        if start <= j < start + distances.shape[0]:
+            distances[j - start] = FAR
 
 
 @compiled(SCAN)
@@ -106,12 +110,13 @@ def _take_neighbours(of_x: Any, of_y: Any, both: Any, nearest: Any) -> None:
 
 
 @compiled(SCAN)
-def _count(distances: Any, radius: Any) -> Any:
-    """Return the number of distances below `radius`, int64."""
-    count = np.int64(0)
+def _count(distances: Any, near: Any, far: Any) -> tuple[Any, Any]:
+    """Return the numbers of distances below `near` and below `far`, int64."""
+    n_near, n_far = np.int64(0), np.int64(0)
     for j in range(distances.shape[0]):
-        count += np.int64(distances[j] < radius)
-    return count
+        n_near += np.int64(distances[j] < near)
+        n_far += np.int64(distances[j] < far)
+    return n_near, n_far
 
 
 @compiled(SCAN, inline=True)
@@ -125,21 +130,12 @@ def _is_beyond(edges: Any, block: Any, first: Any, distance: Any) -> Any:
 
 @compiled(SCAN)
 def _scan(
-    x: Any,
-    y: Any,
-    edges: Any,
-    groups_x: Any,
-    groups_y: Any,
-    i: Any,
-    is_grouped: Any,
-    of_x: Any,
-    of_y: Any,
-    both: Any,
-    nearest: Any,
+    x: Any, y: Any, edges: Any, mates_x: Any, mates_y: Any, i: Any, of_x: Any, of_y: Any, both: Any, nearest: Any
 ) -> tuple[int, int]:
     """Fill point i's list of `nearest` pairs, and its distances `of_x` and `of_y`; return (left, right).
 
-    `of_x` is only filled for points from left to right: the others are farther in x than all of `nearest`.
+    The points `mates_x` and `mates_y` share a group with it and don't count. `of_x` is only filled for points from left
+    to right: the others are farther in x than all of `nearest`.
     """
     n = x.shape[1]
     last = nearest.shape[0] - 1
@@ -158,8 +154,9 @@ def _scan(
                 continue
             _distances(x, i, start, stop, of_x[start:stop])
             _distances(y, i, start, stop, of_y[start:stop])
-            _leave_out_own(of_x[start:stop], groups_x, groups_y, i, start, is_grouped)
-            _leave_out_own(of_y[start:stop], groups_x, groups_y, i, start, is_grouped)
+            for mates in (mates_x, mates_y):
+                _leave_out(of_x[start:stop], start, mates)
+                _leave_out(of_y[start:stop], start, mates)
             _take_neighbours(of_x[start:stop], of_y[start:stop], both, nearest)
             if is_right:
                 right = stop
@@ -170,23 +167,16 @@ def _scan(
             continue
         stop = min(start + BLOCK, n)
         _distances(y, i, start, stop, of_y[start:stop])
-        _leave_out_own(of_y[start:stop], groups_x, groups_y, i, start, is_grouped)
+        for mates in (mates_x, mates_y):
+            _leave_out(of_y[start:stop], start, mates)
     return left, right
 
 
 @compiled(SCAN)
 def neighbour_counts(
-    x: Any,
-    y: Any,
-    edges: Any,
-    groups_x: Any,
-    groups_y: Any,
-    is_grouped: Any,
-    k: Any,
-    counts_x: Any,
-    counts_y: Any,
+    x: Any, y: Any, edges: Any, groups_x: Any, groups_y: Any, places: Any, k: Any, counts_x: Any, counts_y: Any,
     distances: Any,
-) -> None:
+) -> None:  # fmt: skip
     """Count for each point how many are nearer in x, and in y, than its nearest and its k-th nearest pair (x, y).
 
     Parameters
@@ -197,25 +187,32 @@ def neighbour_counts(
     edges
         Float64 (block, 2): least and largest first coordinate of `x` in each block.
     groups_x, groups_y
-        Int64 (point,): points that share either group with a point, including itself, aren't its neighbours.
-    is_grouped
-        Whether any two points share a group; if not, groups aren't checked.
+        Int64 (point,), small and at least 0: points that share either group with a point, including itself, aren't its
+        neighbours.
+    places
+        Int64 (point,): place of each point's results, or -1 for points whose neighbours aren't counted.
     k
         Number of neighbours; every point has at least k points of other groups.
     counts_x, counts_y
-        Int64 (2, point), filled: number of points whose distance in x, or in y, is below that of the nearest pair, and
+        Int64 (2, place), filled: number of points whose distance in x, or in y, is below that of the nearest pair, and
         of the k-th nearest pair. The distance of a pair is the larger one of both sides.
     distances
-        Float64 (2, point), filled: distances of the nearest and of the k-th nearest pair.
+        Float64 (2, place), filled: distances of the nearest and of the k-th nearest pair.
     """
     n = x.shape[1]
     of_x, of_y, both, nearest = np.empty(n), np.empty(n), np.empty(BLOCK), np.empty(k)
+    members_x, edges_x = _members_of_groups(groups_x)
+    members_y, edges_y = _members_of_groups(groups_y)
     for i in range(n):
-        left, right = _scan(x, y, edges, groups_x, groups_y, i, is_grouped, of_x, of_y, both, nearest)
-        for which in range(2):
-            distance = nearest[which * (k - 1)]
-            distances[which, i] = distance
-            counts_x[which, i], counts_y[which, i] = _count(of_x[left:right], distance), _count(of_y, distance)
+        place = places[i]
+        if place >= 0:
+            mates_x = members_x[edges_x[groups_x[i]] : edges_x[groups_x[i] + 1]]
+            mates_y = members_y[edges_y[groups_y[i]] : edges_y[groups_y[i] + 1]]
+            left, right = _scan(x, y, edges, mates_x, mates_y, i, of_x, of_y, both, nearest)
+            near, far = nearest[0], nearest[k - 1]
+            distances[0, place], distances[1, place] = near, far
+            counts_x[0, place], counts_x[1, place] = _count(of_x[left:right], near, far)
+            counts_y[0, place], counts_y[1, place] = _count(of_y, near, far)
 
 
 @compiled(SCAN)
@@ -258,8 +255,9 @@ def _count_along(line: Any, groups_x: Any, groups_y: Any, i: Any, radius: Any) -
 
 @compiled(SCAN)
 def neighbour_counts_of_numbers(
-    x: Any, y: Any, ascending: Any, groups_x: Any, groups_y: Any, k: Any, counts_x: Any, counts_y: Any, distances: Any
-) -> None:
+    x: Any, y: Any, ascending: Any, groups_x: Any, groups_y: Any, places: Any, k: Any, counts_x: Any, counts_y: Any,
+    distances: Any,
+) -> None:  # fmt: skip
     """Count nearer points in x and in y like `neighbour_counts`, for one coordinate per side, along sorted values.
 
     Parameters
@@ -268,17 +266,20 @@ def neighbour_counts_of_numbers(
         Float64 (point,), finite, in ascending order of x.
     ascending
         Int64 (point,): places of points in ascending order of y.
-    groups_x, groups_y, k, counts_x, counts_y, distances
+    groups_x, groups_y, places, k, counts_x, counts_y, distances
         As for `neighbour_counts`.
     """
     n, nearest = x.shape[0], np.empty(k)
     for i in range(n):
-        _walk(x, y, groups_x, groups_y, i, nearest)
-        for which in range(2):
-            distances[which, i] = nearest[which * (k - 1)]
-            counts_x[which, i] = _count_along(x, groups_x, groups_y, i, distances[which, i])
+        place = places[i]
+        if place >= 0:
+            _walk(x, y, groups_x, groups_y, i, nearest)
+            for which in range(2):
+                distances[which, place] = nearest[which * (k - 1)]
+                counts_x[which, place] = _count_along(x, groups_x, groups_y, i, distances[which, place])
     of_y, in_x, in_y = y[ascending], groups_x[ascending], groups_y[ascending]
-    for place in range(n):
-        i = ascending[place]
-        for which in range(2):
-            counts_y[which, i] = _count_along(of_y, in_x, in_y, place, distances[which, i])
+    for i in range(n):
+        place = places[ascending[i]]
+        if place >= 0:
+            for which in range(2):
+                counts_y[which, place] = _count_along(of_y, in_x, in_y, i, distances[which, place])

@@ -1,8 +1,14 @@
 import numpy as np
 import pytest
 
-from lorascope.analyze.information.directions import refined_directions
-from lorascope.analyze.information.projections import canonical_axes
+from lorascope.analyze.information import directions
+from lorascope.analyze.information.projections import canonical_axes, whitened
+
+
+def refined_directions(
+    x: np.ndarray, y: np.ndarray, a: np.ndarray, b: np.ndarray, *, is_apart: bool = False
+) -> tuple[np.ndarray, np.ndarray]:
+    return directions.refined_directions(whitened(x, "x"), whitened(y, "y"), a, b, is_apart=is_apart)
 
 
 def hidden_wave(seed: int, n: int = 1500, d: int = 4) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:

@@ -10,7 +10,7 @@ from lorascope.analyze.information.gaussian import gaussian_bias, gaussian_infor
 from lorascope.analyze.information.held_out import cca_ksg, characteristic_ksg, quadratic_cca_ksg, radial_ksg
 from lorascope.analyze.information.ksg import extrapolated_ksg
 from lorascope.analyze.information.pairs import Pairs, Settings
-from lorascope.analyze.information.projections import Axes, canonical_axes, first_half
+from lorascope.analyze.information.projections import WhiteSide, first_half, whitened
 
 Sides = tuple[np.ndarray, np.ndarray]
 N_SEEDS = 6
@@ -185,13 +185,13 @@ def test_a_side_has_as_many_features_as_there_are_twenties_of_rows(
     """5 coordinates, as many times r and r^2, r and ln r: 17, with 15 products or 5 squares; or r and ln r alone."""
     widths = []
 
-    def spied(x: np.ndarray, y: np.ndarray, n_axes: int, *, ridge: float) -> tuple[Axes, Axes]:
-        widths.append(x.shape[1])
-        return canonical_axes(x, y, n_axes, ridge=ridge)
+    def spied(side: np.ndarray, name: str, ridge: float) -> WhiteSide:
+        widths.append(side.shape[1])
+        return whitened(side, name, ridge)
 
-    monkeypatch.setattr(held_out, "canonical_axes", spied)
+    monkeypatch.setattr(held_out, "whitened", spied)
     quadratic(*gaussian(np.random.default_rng(0), n, 5, 0.5))
-    assert widths == [n_features] * 2
+    assert widths == [n_features] * 4
 
 
 def test_norms_of_one_coordinate_have_no_ties() -> None:

@@ -8,7 +8,7 @@ from .directions import CHANCE, characteristic_directions, refined_directions, w
 from .gaussian import normal_scores
 from .ksg import extrapolated_ksg, ksg_ceiling
 from .pairs import Pairs, Settings
-from .projections import Axes, canonical_axes, first_half, project
+from .projections import canonical_directions, first_half, whitened
 
 N_JOINT, N_JOINT_WAVES = 2, 3
 """Largest numbers of canonical pairs and of pairs of waves that are used jointly: more add more bias than signal."""
@@ -42,8 +42,10 @@ def cca_ksg(scores: Pairs, settings: Settings) -> float:
 
     def project_all(fitted: Pairs) -> tuple[np.ndarray, np.ndarray]:
         """Return both sides of all rows along canonical directions of the pairs `fitted`."""
-        axes = _refine_axes(fitted, canonical_axes(fitted.x, fitted.y, MOST_SUMMED), is_apart=True)
-        return project(scores.x, axes[0]), project(scores.y, axes[1])
+        white_x, white_y = whitened(fitted.x, "x"), whitened(fitted.y, "y")
+        axes = canonical_directions(white_x, white_y, MOST_SUMMED)
+        a, b = refined_directions(white_x, white_y, *axes, is_apart=True)
+        return scores.x @ a, scores.y @ b
 
     return _held_out_information(scores, settings, project_all, n_joint=N_JOINT, is_summed=True)
 
@@ -63,9 +65,9 @@ def quadratic_cca_ksg(scores: Pairs, settings: Settings) -> float:
 
     def project_all(fitted: Pairs) -> tuple[np.ndarray, np.ndarray]:
         """Return normal scores of all rows along canonical directions of the pairs `fitted`."""
-        axes = _refine_axes(fitted, canonical_axes(fitted.x, fitted.y, N_JOINT, ridge=RIDGE), ridge=RIDGE)
-        u, v = (project(side, side_axes) for side, side_axes in zip((features.x, features.y), axes, strict=True))
-        return normal_scores(u), normal_scores(v)
+        white_x, white_y = whitened(fitted.x, "x", RIDGE), whitened(fitted.y, "y", RIDGE)
+        a, b = refined_directions(white_x, white_y, *canonical_directions(white_x, white_y, N_JOINT))
+        return normal_scores(features.x @ a), normal_scores(features.y @ b)
 
     return _held_out_information(features, settings, project_all, n_joint=N_JOINT, is_summed=False)
 
@@ -93,14 +95,6 @@ def radial_ksg(scores: Pairs, settings: Settings) -> float:
     """
     norms = [normal_scores(np.linalg.norm(side + OFF_CENTRE, axis=1, keepdims=True)) for side in (scores.x, scores.y)]
     return extrapolated_ksg(*norms, k=settings.k, groups=(scores.groups_x, scores.groups_y))
-
-
-def _refine_axes(
-    pairs: Pairs, axes: tuple[Axes, Axes], *, ridge: float = 0.0, is_apart: bool = False
-) -> tuple[Axes, Axes]:
-    """Return two sides' canonical axes, turned by `refined_directions` to have more mutual information."""
-    a, b = refined_directions(pairs.x, pairs.y, axes[0].vectors, axes[1].vectors, ridge=ridge, is_apart=is_apart)
-    return axes[0]._replace(vectors=a), axes[1]._replace(vectors=b)
 
 
 def _quadratic_features(x: np.ndarray) -> np.ndarray:

@@ -15,8 +15,8 @@ PIECE_VALUES = 2**20
 """Number of values of a block that are converted to float64 at a time: 8 MiB."""
 VARIANCE_TOLERANCE = 1e-13
 """Share of the first axis' variance below which a variance is rounding of float64."""
-SINGULAR_TOLERANCE = 1e-6
-"""Share of the first singular value below which one may be rounding of float32 states."""
+WHITE_TOLERANCE = 1e-10
+"""Share of the largest variance below which one may be rounding of float32 states."""
 CONSTANT_TOLERANCE = 1e-12
 """Share of a feature's largest value below which its standard deviation is rounding."""
 
@@ -110,6 +110,35 @@ def n_axes_for(axes: Axes, share: float, most: int) -> tuple[int, float]:
     return n_axes, float(sums[n_axes - 1] / axes.total_variance)
 
 
+class WhiteSide(NamedTuple):
+    """Rows of a side whitened: uncorrelated, of variance 1 (less with a ridge), and the way to and from them."""
+
+    rows: Float64[np.ndarray, "direction sample"]
+    from_white: Float64[np.ndarray, "feature direction"]
+    """Matrix from directions of whitened rows to directions of the side."""
+    to_white: Float64[np.ndarray, "direction feature"]
+    """Matrix from directions of the side to directions of whitened rows."""
+
+
+def whitened(side: Float[np.ndarray, "sample feature"], name: str, ridge: float = 0.0) -> WhiteSide:
+    """Return a side whitened along the principal axes of its features, which are scaled to variance 1 first.
+
+    The ridge is added to the variance 1 of each feature. Constant features get weight 0, and directions with less than
+    `WHITE_TOLERANCE` of the largest variance are dropped. Raises ValueError if all features are constant.
+    """
+    centred = side - side.mean(axis=0, dtype=np.float64)
+    spread = centred.std(axis=0)
+    varies = spread > CONSTANT_TOLERANCE * np.abs(side).max(axis=0)
+    if not varies.any():
+        raise ValueError(f"`{name}` is the same in all {len(side)} samples; it correlates with nothing")
+    scale = np.divide(1.0, spread, out=np.zeros_like(spread), where=varies)
+    centred *= scale
+    variances, axes = np.linalg.eigh(centred.T @ centred / len(side))
+    is_real = variances > WHITE_TOLERANCE * variances[-1]
+    roots, axes = np.sqrt(variances[is_real] + ridge), axes[:, is_real]
+    return WhiteSide((axes / roots).T @ centred.T, scale[:, None] * axes / roots, (axes * roots).T * spread)
+
+
 def canonical_axes(
     x: Float[np.ndarray, "sample feature_x"],
     y: Float[np.ndarray, "sample feature_y"],
@@ -117,37 +146,37 @@ def canonical_axes(
     *,
     ridge: float = 0.0,
 ) -> tuple[Axes, Axes]:
+    """Return the pairs of `canonical_directions` of two sides as axes, with the means of both."""
+    vectors = canonical_directions(whitened(x, "x", ridge), whitened(y, "y", ridge), n_axes)
+    return Axes(x.mean(axis=0, dtype=np.float64), vectors[0]), Axes(y.mean(axis=0, dtype=np.float64), vectors[1])
+
+
+def canonical_directions(x: WhiteSide, y: WhiteSide, n_axes: int) -> tuple[np.ndarray, np.ndarray]:
     """Return pairs of directions in which x and y correlate most, scaled to variance 1 (less with a ridge).
 
     Fit them on one half of the samples and evaluate them on the other (see `first_half`): on the samples of the fit,
-    correlations are too high. There are fewer than `n_axes` pairs if a side varies in fewer directions. The ridge is
-    added to the variance 1 of each feature, against directions of little variance.
+    correlations are too high. There are fewer than `n_axes` pairs if a side varies in fewer directions.
 
     Notes
     -----
-    Features are scaled to variance 1; constant features get weight 0. In the thin SVDs X = U S V' of the centred sides,
-    directions with a singular value below `SINGULAR_TOLERANCE` of the first are dropped. The correlations are the
-    singular values of D_x U_x'U_y D_y with D = S / sqrt(S^2 + n ridge), and the axes of x are sqrt(n - 1) V S^-1 D
-    times the left singular vectors. If the ranks of both sides add up to n or more, some correlations are 1 for any
-    data; this raises ValueError.
+    The correlations are the singular values of the covariance of whitened rows, and the directions are its singular
+    vectors. If the ranks of both sides add up to n or more, some correlations are 1 for any data; this raises
+    ValueError.
 
     References
     ----------
     Bjorck & Golub 1973, Mathematics of Computation 27, pp. 579-594.
     """
-    white_x, scores_x = _whitened_side(x, "x", ridge)
-    white_y, scores_y = _whitened_side(y, "y", ridge)
-    ranks = scores_x.shape[1], scores_y.shape[1]
-    if sum(ranks) >= len(x):
+    (rank_x, n), (rank_y, _) = x.rows.shape, y.rows.shape
+    if rank_x + rank_y >= n:
         raise ValueError(
-            f"{len(x)} samples of {ranks[0]} and {ranks[1]} directions always correlate perfectly; give more than "
-            f"{sum(ranks)} samples, or project to fewer axes first"
+            f"{n} samples of {rank_x} and {rank_y} directions always correlate perfectly; give more than "
+            f"{rank_x + rank_y} samples, or project to fewer axes first"
         )
-    left, _, right = np.linalg.svd(scores_x.T @ scores_y, full_matrices=False)
-    left, right = left[:, :n_axes], right[:n_axes].T
-    signs = _axis_signs(white_x @ left)
-    mean_x, mean_y = (side.mean(axis=0, dtype=np.float64) for side in (x, y))
-    return Axes(mean_x, white_x @ left * signs), Axes(mean_y, white_y @ right * signs)
+    left, _, right = np.linalg.svd(x.rows @ y.rows.T, full_matrices=False)
+    a, b = (x.from_white @ left[:, :n_axes], y.from_white @ right[:n_axes].T)
+    scaled_signs = _axis_signs(a) * np.sqrt((n - 1) / n)
+    return a * scaled_signs, b * scaled_signs
 
 
 def first_half(groups: Shaped[np.ndarray, " sample"], *, seed: int) -> Bool[np.ndarray, " sample"]:
@@ -258,24 +287,6 @@ def _axis_signs(vectors: np.ndarray) -> np.ndarray:
     """Return the signs (axis,) that make the largest entry of each vector positive."""
     largest = np.abs(vectors).argmax(axis=0)
     return np.asarray(np.sign(np.take_along_axis(vectors, largest[None], axis=0)[0]))
-
-
-def _whitened_side(side: np.ndarray, name: str, ridge: float) -> tuple[np.ndarray, np.ndarray]:
-    """Return the matrix (feature, direction) that whitens a side, and its scores (sample, direction).
-
-    In the notes of `canonical_axes` these are sqrt(n - 1) V S^-1 D, and U D.
-    """
-    centred = side - side.mean(axis=0, dtype=np.float64)
-    spread = centred.std(axis=0)
-    varies = spread > CONSTANT_TOLERANCE * np.abs(side).max(axis=0)
-    if not varies.any():
-        raise ValueError(f"`{name}` is the same in all {len(side)} samples; it correlates with nothing")
-    scale = np.divide(1.0, spread, out=np.zeros_like(spread), where=varies)
-    scores, values, directions = np.linalg.svd(centred * scale, full_matrices=False)
-    is_real = values > SINGULAR_TOLERANCE * values[0]
-    damped = np.sqrt(values[is_real] ** 2 + len(side) * ridge)
-    white = scale[:, None] * directions[is_real].T / damped * np.sqrt(len(side) - 1)
-    return white, scores[:, is_real] * (values[is_real] / damped)
 
 
 def _subset_of_half(sizes: np.ndarray) -> list[int]:

@@ -35,6 +35,8 @@ SHORT = {"": "-", "lower bound only": "lower bound", "assumes Gaussian": "if Gau
 """Verdict -> its shorter form in the narrow column of a table."""
 EMBEDDING = re.compile(r"embed|^w[tp]e$")
 """Pattern of kinds of components that look up a token's id or position."""
+SCREENING = ("gaussian_copula", "ksg_copula")
+"""Estimators of `--quick`: one that sees correlations sharply, and one that sees any dependence, in few axes."""
 MOST_NOTES = 3
 """Most reasons for missing values that are printed without `--full`."""
 
@@ -55,6 +57,7 @@ def mi(
     shuffles: int = N_SHUFFLES,
     seed: NonNegativeInt = 0,
     bound: bool = False,
+    quick: bool = False,
     full: bool = False,
     as_json: AsJson = False,
     workers: Workers = None,
@@ -91,6 +94,9 @@ def mi(
         Seed of all random choices.
     bound
         Also print MIUB and the true bound, in nats, to compare with the paper's claim that MIUB is an upper bound.
+    quick
+        Screen the components by two estimates, of a Gaussian copula and of nearest neighbours, in some 2 % of the time.
+        They have errors, but no panel, no shuffles and therefore no p and no verdict: look closer at what stands out.
     full
         Print all components, every estimator, and all remarks on the estimates.
     as_json
@@ -105,6 +111,10 @@ def mi(
     """
     if bound and unit != "nat":
         raise ValueError(f"`--bound` compares nats with nats, and `--unit` is {unit!r}; leave it out")
+    if quick:
+        why = "`--quick` makes two estimates, without shuffles"
+        _refuse_unused(why, bound=bound, estimator=tuple(estimator), shuffles=shuffles)
+        estimator, shuffles = SCREENING, 0
     if out is not None:
         refuse_target(out, TABLE_FORMATS)  # before the work, not after it
     run = require_store(run)
@@ -117,8 +127,8 @@ def mi(
     }  # fmt: skip
     if export is not None:
         _refuse_unused(
-            out=out, bound=bound, full=full, as_json=as_json, estimator=tuple(estimator), k=k, unit=unit,
-            shuffles=shuffles,
+            "`--export` writes pairs and estimates nothing", out=out, bound=bound, quick=quick, full=full,
+            as_json=as_json, estimator=tuple(estimator), k=k, unit=unit, shuffles=shuffles,
         )  # fmt: skip
         refuse_target(export, PAIR_FORMATS, option="export")
         with progress_bar("mi --export") as update:
@@ -132,6 +142,8 @@ def mi(
         result = analyze.measure_information(
             opened, estimator=names, k=k, unit=unit, n_shuffles=shuffles, progress=update, **options
         )
+    if quick:
+        result = result.drop_vars("verdict")  # most rules need shuffles or other estimators
     if as_json:
         from lorascope.analyze.results.save import dataset_to_table, table_to_json_object
 
@@ -144,17 +156,18 @@ def mi(
     return int((result["note"].values != "").any())
 
 
-def _refuse_unused(**options: object) -> None:
-    """Raise ValueError if an option was given that `--export`, which estimates nothing, doesn't use."""
+def _refuse_unused(why: str, **options: object) -> None:
+    """Raise ValueError, which begins with `why`, if an option was given that isn't used."""
     defaults = inspect.signature(mi).parameters
     unused = [f"`--{name.removeprefix('as_')}`" for name, value in options.items() if value != defaults[name].default]
     if unused:
-        raise ValueError(f"`--export` writes pairs and estimates nothing; leave {', '.join(unused)} out")
+        raise ValueError(f"{why}; leave {', '.join(unused)} out")
 
 
 def _print_estimates(result: "xr.Dataset", run: "Run", *, bound: bool, full: bool) -> None:
     """Print estimates of mutual information: a conclusion, a table by component, and with `full` all remarks."""
     name = "panel" if "panel" in result["estimator"].values else str(result["estimator"].values[0])
+    is_screen = "verdict" not in result
     panel, against = result.sel(estimator=name), result.attrs["against"]
     n_all = _count_components(result.sizes["component"])
     choice = result.attrs["tokens"]
@@ -163,21 +176,25 @@ def _print_estimates(result: "xr.Dataset", run: "Run", *, bound: bool, full: boo
     for line in (*_remark_on_infinite(result), *([_count_claims(result)] if bound else [])):
         say(line)
     head, components = _shorten_paths(result["component"].values.tolist())
-    table = (_bound_table(result) if bound else _value_table(panel)).assign(component=components)
-    table = table.sort_values("mi", ascending=False, kind="stable")[["component", *table.columns.drop("component")]]
+    table = _bound_table(result) if bound else _screen_table(result) if is_screen else _value_table(panel)
+    largest = "neighbours" if is_screen else "mi"
+    table = table.assign(component=components).sort_values(largest, ascending=False, kind="stable")
+    table = table[["component", *table.columns.drop("component")]]
     js = "MIUB" if against == "lora" else "JS alone"
     names = {"component": head, "mi": "MI", "joint": "JS\n(P,Q)", "xi": "Xi"}
     names |= {"js": js.replace(" ", "\n"), "claim": f"{js}\n≥ MI"}
-    units = dict.fromkeys(("js", "mi", "joint", "xi"), result.attrs["units"])
-    title = f"mutual information of base and {against}, by {name}"
-    print_frame(table, title, units=units, names=names, largest="mi", full=full)
+    names |= {"copula": "Gaussian\ncopula", "neighbours": "nearest\nneighbours"}
+    units = dict.fromkeys(("js", "mi", "joint", "xi", "copula", "neighbours"), result.attrs["units"])
+    how = "a screen of two estimates without verdict" if is_screen else f"by {name}"
+    title = f"mutual information of base and {against}, {how}"
+    print_frame(table, title, units=units, names=names, largest=largest, full=full)
     if not bound:
         say(f"axes: the principal axes of base + {against} between which it is measured")
-    if full:
+    if full or is_screen:
         others = [other for other in result["estimator"].values.tolist() if other != name]
         for line in (
             *(_summary(result.sel(estimator=other)) for other in others),
-            *_remarks(result, panel, run),
+            *(_remarks(result, panel, run) if full else ()),
         ):
             say(line)
     _print_missing(result, full=full)
@@ -185,13 +202,14 @@ def _print_estimates(result: "xr.Dataset", run: "Run", *, bound: bool, full: boo
 
 def _summary(estimates: "xr.Dataset") -> str:
     """Return a line on one estimator: median and quartiles over components, and the count of each verdict."""
+    import numpy as np
+
     from lorascope.analyze.information import VERDICTS
 
-    verdicts = estimates["verdict"].values.tolist()
-    counts = (
-        ", ".join(f"{verdicts.count(word)} {word}" for word in VERDICTS if word in verdicts)
-        or "no component has a value"
-    )
+    verdicts = estimates["verdict"].values.tolist() if "verdict" in estimates else []
+    counts = ", ".join(f"{verdicts.count(word)} {word}" for word in VERDICTS if word in verdicts)
+    if not counts:
+        counts = "no verdict" if np.isfinite(estimates["value"]).any() else "no component has a value"
     low, middle, high = _quartiles(estimates["value"].values)
     return f"{estimates['estimator'].item()}: {middle} {estimates.attrs['units']} ({low} to {high}); {counts}"
 
@@ -255,10 +273,25 @@ def _value_table(panel: "xr.Dataset") -> "pd.DataFrame":
     import pandas as pd
 
     p = ["n/a" if value != value else f"{value:.2g}" for value in panel["p"].values]
-    axes = [f"{n_x}+{n_y}" for n_x, n_y in zip(panel["n_axes_x"].values, panel["n_axes_y"].values, strict=True)]
     verdicts = [SHORT.get(word, word) for word in panel["verdict"].values]
-    columns = {"mi": panel["value"], "mi_se": panel["se"], "p": p, "axes": axes, "tokens": panel["n_tokens"]}
+    columns = {"mi": panel["value"], "mi_se": panel["se"], "p": p, "axes": _axes(panel), "tokens": panel["n_tokens"]}
     return pd.DataFrame({**columns, "verdict": verdicts})
+
+
+def _screen_table(result: "xr.Dataset") -> "pd.DataFrame":
+    """Return a table by component of the two estimates of `--quick`, with axes and tokens."""
+    import pandas as pd
+
+    columns: dict[str, Any] = {}
+    for column, name in zip(("copula", "neighbours"), SCREENING, strict=True):
+        estimates = result.sel(estimator=name)
+        columns |= {column: estimates["value"], f"{column}_se": estimates["se"]}
+    return pd.DataFrame({**columns, "axes": _axes(result), "tokens": result["n_tokens"]})
+
+
+def _axes(result: "xr.Dataset") -> list[str]:
+    """Return the numbers of axes of both sides by component, such as `4+3`."""
+    return [f"{n_x}+{n_y}" for n_x, n_y in zip(result["n_axes_x"].values, result["n_axes_y"].values, strict=True)]
 
 
 def _quartiles(values: "np.ndarray") -> tuple[str, str, str]:
