@@ -22,7 +22,7 @@ from rounds import Took, machine, print_table, ratios, spread, take_turns, timed
 from synthetic import write_run
 
 from capture import bare_seconds, captured, run_capture, same_batches, write_text
-from lorascope.analyze import directions, measure_information
+from lorascope.analyze import measure_information
 from lorascope.analyze.measuring.run import measure_run
 from lorascope.analyze.report import write_report
 from lorascope.stores import open_run, verify
@@ -38,7 +38,6 @@ RATIOS = {
     "verify": ("verify", "read and decode"),
     "miub": ("miub", "read and decode"),
     "thirteen measures": ("thirteen measures", "read and decode"),
-    "directions": ("directions", "read and decode"),
     "mutual information of two components": ("mutual information", "decomposition"),
     "report": ("report", "decomposition"),
     "start of `lorascope info`": ("info", "imports of its libraries"),
@@ -81,7 +80,6 @@ def analysis_jobs(folder: Path) -> dict[str, Callable[[], Took]]:
         "read and decode": lambda: timed(lambda: read_all(run, 2))[1],
         "miub": lambda: timed(lambda: measure_run(run, ("js",), n_workers=2))[1],
         "thirteen measures": lambda: timed(lambda: measure_run(run, MANY, n_workers=2))[1],
-        "directions": lambda: timed(lambda: directions(run))[1],
         "verify": lambda: timed(lambda: verify(run.path))[1],
         "decomposition": lambda: timed(decompose)[1],
         "info": lambda: timed(lambda: call("-m", "lorascope", "info", run.path))[1],
