@@ -1,14 +1,13 @@
 """Functions that draw a result as a plotly figure; `docs/gallery.md` shows each."""
 
 from .fits import profile_figure, scaling_figure
-from .information import bound_figure, estimates_figure
+from .information import estimates_figure
 from .maps import component_figure, js_figure, null_figure
 from .plots import depth_figure, position_figure, sample_figure
 from .predictors import metrics_figure
 from .training import training_figure
 
 __all__ = [
-    "bound_figure",
     "component_figure",
     "depth_figure",
     "estimates_figure",
