@@ -92,6 +92,11 @@ def test_what_may_be_cut_is_not_refused(settings: dict[str, Any], record: Any) -
     check_files(CaptureConfig(**settings), runs_here=True)
 
 
+def test_a_context_that_is_no_length_is_ignored(settings: dict[str, Any]) -> None:
+    change_config(settings, max_position_embeddings=-1)
+    check_files(CaptureConfig(**settings), runs_here=True)
+
+
 def test_damaged_files_of_a_model_are_left_to_loading(settings: dict[str, Any]) -> None:
     Path(settings["model"], "tokenizer.json").write_text("{")
     check_files(CaptureConfig(**settings, component=("*.x",)), runs_here=True)

@@ -68,9 +68,9 @@ def check_files(config: CaptureConfig, *, runs_here: bool) -> None:
         chosen = matching_indices(paths, config.component, of="components that the adapter changes")
         widths = {paths[index]: widths[paths[index]] for index in chosen}
     settings = settings.get("text_config", settings)
-    context = next((settings[name] for name in CONTEXT_NAMES if isinstance(settings.get(name), int)), None)
-    if context:
-        require_context(items, count, context)
+    lengths = [settings[name] for name in CONTEXT_NAMES if isinstance(settings.get(name), int) and settings[name] > 0]
+    if lengths:
+        require_context(items, count, lengths[0])
     is_new = "://" not in config.out and not Path(config.out).exists()
     if (
         runs_here
@@ -88,7 +88,8 @@ def output_widths(config: CaptureConfig) -> dict[str, int]:
     widths: dict[str, int] = {}
     for folder in config.adapters.values():
         for key, facts in tensor_header(adapter_weights_file(Path(folder))).items():
-            if (match := LORA_MATRIX.fullmatch(key)) is None or len(facts["shape"]) != 2:
+            match = LORA_MATRIX.fullmatch(key)
+            if match is None or len(facts["shape"]) != 2 or ".base_layer" in match[1]:  # those of experts
                 return {}
             if match[2] == "B":
                 widths[match[1]] = facts["shape"][0]
