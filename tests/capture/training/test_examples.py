@@ -59,6 +59,9 @@ def test_it_runs_as_printed_and_its_logger_gets_miub(
 # TRL 1.16 gives transformers 5.24 a setting under its old name; the other is torch's, on a machine without a GPU.
 @pytest.mark.filterwarnings("ignore:`gradient_checkpointing` is deprecated:FutureWarning")
 @pytest.mark.filterwarnings("ignore:'pin_memory' argument is set as true but no accelerator:UserWarning")
+# As it saves a checkpoint, PEFT looks for a config file next to the `.gguf`, and then at the hub.
+@pytest.mark.filterwarnings("ignore:Unable to fetch remote file:UserWarning")
+@pytest.mark.filterwarnings("ignore:Could not find a config file in:UserWarning")
 @pytest.mark.usefixtures("smollm2")  # skips where its weights aren't installed
 def test_trls_runs_as_printed_on_the_demos_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its chat template is none of those that TRL knows, and doesn't mark what the assistant says."""
