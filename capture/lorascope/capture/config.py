@@ -23,7 +23,7 @@ class FinetuneConfig:
     rank: int = 32
     """Rank of every layer's adapter."""
     alpha: int | None = None
-    """Numerator of the scaling alpha / rank; None for 2 * rank, a scaling of 2."""
+    """Numerator of the scaling alpha / rank; by default 2 * rank, a scaling of 2."""
     dropout: float = 0.0
     """Probability of dropping an input feature of the adapter while training."""
     learning_rate: float = 4e-5
@@ -31,22 +31,22 @@ class FinetuneConfig:
     batch_size: int = 32
     """Samples in one optimiser step."""
     micro_batch_size: int | None = None
-    """Samples in one forward pass, a divisor of the batch size; None for the whole batch."""
+    """Samples in one forward pass, a divisor of the batch size; by default the whole batch."""
     epochs: float = 3.0
     """Passes over the training samples."""
     max_steps: int | None = None
-    """Optimiser steps, instead of `epochs`; None to use `epochs`."""
+    """Optimiser steps, instead of `epochs`; by default those of `epochs`."""
     seed: int = 0
     """Seed of the adapter's first weights, the order of samples and dropout."""
     max_length: int | None = None
-    """Largest number of tokens in a sample; None for the model's context."""
+    """Largest number of tokens in a sample; by default the model's context."""
     window_tokens: int = 512
     """Tokens of a window that plain text is cut into."""
     score_batch_tokens: int = 4096
     """Largest number of tokens in a batch when held-out samples are scored."""
     miub_every: int | None = None
     """Measure MIUB, how far the adapter moves all layers, on held-out samples at the start and then after this many
-    optimiser steps; None for never."""
+    optimiser steps; by default never."""
     miub_samples: int = 16
     """Number of held-out samples for MIUB; they are taken from the start of each data set in turn."""
 
@@ -81,7 +81,7 @@ class CaptureConfig:
     out: str
     """Folder of the run, or an `s3://` address; new, or an interrupted run of the same capture, which is continued."""
     component: tuple[str, ...] = ()
-    """Components to hook and store, by path or pattern, such as `*.q_proj`; by default all that an adapter changes."""
+    """Layers with LoRA to capture, by path or pattern, such as `*.q_proj`; by default all that an adapter changes."""
     stream: Literal["adapted", "base", "pair"] = "adapted"
     """Input of the layers: `adapted` (adapter on), `base` (adapter off; for several adapters), `pair` (both)."""
     states: Literal["all", "sample", "none"] = "all"
@@ -128,7 +128,8 @@ class CaptureConfig:
     window_tokens: int = 512
     """Tokens in each window that plain text is cut into."""
     js_share: float | None = None
-    """Share of tokens on which js is measured and sums are checked; by default all on a GPU, 1 in 64 on a CPU."""
+    """Share of tokens on which js is measured, and base + delta compared with the layer's output; by default all on a
+    GPU, 1 in 64 on a CPU."""
     kl_share: float = 1 / 64
     """Share of the batches in which KL of next-token predictions without and with the adapter is measured, unless
     `states` is `all`."""
@@ -151,7 +152,7 @@ class CaptureConfig:
     overfill: bool = False
     """Start the capture even if it is expected not to fit in the free space."""
     measure_overhead: bool = False
-    """Pass up to three batches once more without hooks, and keep how much longer the capture took."""
+    """Pass up to three batches once more without capturing, and keep how much longer the capture took."""
     score: bool = True
     """Score every choice, with and without the adapter, before states are captured."""
     score_base: bool = True

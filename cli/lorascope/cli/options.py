@@ -11,7 +11,7 @@ from cyclopts.validators import Number
 
 from lorascope.stores.names import suggestion
 
-AsJson = Annotated[bool, Parameter(name="--json")]
+AsJson = Annotated[bool, Parameter(name="--json", negative=())]
 RunPath = Annotated[str, Parameter(help="Folder or url of the run.")]
 AdapterName = Annotated[str | None, Parameter(help="Name of the adapter, if the run has several.")]
 Components = Annotated[

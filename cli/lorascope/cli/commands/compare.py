@@ -41,13 +41,13 @@ def compare(
         Columns that together define a group, separated by commas; by default those of dataset, split, prompt and model
         that vary.
     setting
-        Column that names a cell in its group.
+        Column that distinguishes the rows of a group.
     higher_is_better
         A metric whose high values should go with high accuracy; repeat it for more.
     collapsed_below
-        Report everything a second time, without cells whose accuracy is below this.
+        Report everything a second time, without rows whose accuracy is below this, such as those of guesses.
     n_draws
-        Number of random draws, if there are too many groups or settings for all draws.
+        Number of random draws of groups or settings, where there are too many for every combination.
     """
     frame = read_tables(study, options)
 

@@ -111,9 +111,9 @@ def fit(
     repeat
         Column that distinguishes repeated runs of a setting, such as their seed.
     n_draws
-        Number of bootstrap draws, if there are too many groups for all draws.
+        Number of bootstrap draws of groups, where there are too many for every combination.
     quick
-        Only the fit and its profile intervals.
+        Only the fit and its intervals, without bootstrap and rival laws.
     """
     frame = read_tables(study, options)
 

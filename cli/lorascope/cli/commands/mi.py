@@ -43,6 +43,7 @@ MOST_NOTES = 3
 
 def mi(
     run: str,
+    /,
     *,
     adapter: AdapterName = None,
     component: Components = (),
@@ -93,7 +94,7 @@ def mi(
     seed
         Seed of all random choices.
     bound
-        Also print MIUB and the true bound, in nats, to compare with the paper's claim that MIUB is an upper bound.
+        Also print MIUB and the proven bound, in nats, to compare with the paper's claim that MIUB is an upper bound.
     quick
         Screen the components by two estimates, of a Gaussian copula and of nearest neighbours, in some 2 % of the time.
         They have errors, but no panel, no shuffles and therefore no p and no verdict: look closer at what stands out.

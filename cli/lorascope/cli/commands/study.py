@@ -17,7 +17,7 @@ ALREADY_DONE = "there already"
 
 
 def plan(study: StudyFile, /, *, only: str | None = None, probe: bool = True, as_json: AsJson = False) -> None:
-    """Estimate the time and disk that a study's units need.
+    """Estimate the time and disk that a study's units (adapters) need.
 
     Nothing stays on disk.
 
@@ -68,7 +68,7 @@ def plan(study: StudyFile, /, *, only: str | None = None, probe: bool = True, as
 
 
 def run(study: StudyFile, /, *, only: str | None = None, scheduler: str | None = None) -> None:
-    """Fine-tune, capture and measure every unit of a study's grid that has no results yet.
+    """Fine-tune, capture and measure every unit (adapter) of a study's grid that has no results yet.
 
     The same command continues a study that was stopped.
 

@@ -29,7 +29,7 @@ def view(
     port: Annotated[int, Parameter(validator=Number(gte=0, lte=65535))] = 0,
     browser: bool = True,
 ) -> None:
-    """Show a run in a browser: every sample, token, layer and rank direction.
+    """Show a run in a browser: every sample, token, layer and direction of the adapter.
 
     Several runs are shown side by side.
 
