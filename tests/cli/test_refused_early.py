@@ -39,7 +39,7 @@ CASES = {
     },
     "second run": (["miub", "run.zarr", "no.zarr"], "`no.zarr` doesn't exist"),
     "miub out": (["miub", "run.zarr", "--out", "d.jsonl/x.nc"], "d.jsonl` is a file; name another place"),
-    "no store": (["miub", "model"], "`model` holds no run, nor does a folder in it"),
+    "no store": (["miub", "model"], "`model` and the folders in it are no runs"),
     "fit": (["fit", "no.csv"], "`no.csv` is not there"),
     "compare": (["compare", "no.csv"], "`no.csv` is not there"),
     "adapter": (["adapter", "no"], "adapter 'no' is not there"),

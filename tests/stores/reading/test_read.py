@@ -204,7 +204,7 @@ def test_what_is_no_store_is_refused(tmp_path: Path) -> None:
         ("nothing", "doesn't exist"),
         ("file", "`.*file` is a file, and a run is a folder; name a run that `lorascope capture` wrote"),
         ("folder", "`.*folder` is an empty folder; name a run"),
-        (".", "holds no run, nor does a folder in it; name a run"),
+        (".", "and the folders in it are no runs; name a run"),
         ("torn", "isn't a readable Zarr group"),
     ):
         with pytest.raises(StoreError, match=words):

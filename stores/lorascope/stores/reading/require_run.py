@@ -73,7 +73,7 @@ def no_run_error(path: str | Path) -> StoreError:
     if runs:
         places = ", ".join(f"`{run}`" for run in runs[:3]) + " ..." * (len(runs) > 3)
         return StoreError(f"`{path}` holds no run itself; there is one in {places}: name that")
-    return StoreError(f"`{path}` holds no run, nor does a folder in it; {name_one}")
+    return StoreError(f"`{path}` and the folders in it are no runs; {name_one}")
 
 
 def lost_root_error(name: str) -> StoreError:
