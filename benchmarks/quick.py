@@ -108,7 +108,7 @@ def model_jobs(folder: Path) -> dict[str, Callable[[], Took]]:
         "bare passes": passes,
         "capture": capture,
         "capture with changes": lambda: capture(changes="all"),
-        "mutual information": lambda: timed(lambda: measure_information(run, components=some))[1],
+        "mutual information": lambda: timed(lambda: measure_information(run, component=some))[1],
         "report": lambda: timed(lambda: write_report([run], folder / "report.html"))[1],
     }
 
