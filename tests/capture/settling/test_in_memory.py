@@ -221,6 +221,11 @@ def test_on_a_terminal_there_is_a_bar_a_stage_and_elsewhere_none(
     within(tiny_items, "ablated.zarr", score=False, batch_tokens=50, ablate="layers", ablate_share=1.0)
     ends = [line.rpartition("\r")[2].partition("|")[0] for line in capsys.readouterr().err.split("\n")]
     assert {"ablate: 100%", "capture: 100%"} <= set(ends)  # side by side, to the end of both
+    with progress_bar() as show:
+        for done in range(1, 8):  # faster than tqdm draws
+            show(CaptureProgress("ablate", done, 7, "passes"))
+        assert capsys.readouterr().err.rpartition("\r")[2].startswith("ablate: 100%")
+    capsys.readouterr()
     within(tiny_items, progress=False)
     assert capsys.readouterr() == ("", "")
     monkeypatch.setenv("RANK", "1")

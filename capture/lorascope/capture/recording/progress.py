@@ -65,6 +65,8 @@ def progress_bar() -> Iterator[Callable[[CaptureProgress], None]]:
             leave = now.units != "steps"  # nothing is worth keeping of what is one step
             bars[now.stage] = tqdm(total=now.total, desc=now.stage, unit=f" {now.units}", disable=disable, leave=leave)
         bars[now.stage].update(now.done - bars[now.stage].n)
+        if now.done >= now.total:
+            bars[now.stage].refresh()  # else an ended stage may show an earlier number until all end
 
     def close(but: str = "") -> None:
         """Close all bars, except the bars of stages that are shown together with stage `but`."""
