@@ -7,8 +7,11 @@ from typing import NamedTuple
 from lorascope.stores import Run
 from lorascope.stores.format.layout import is_kept_with_states
 
-PARTS = ("base", "adapted", "factor", "lora_B", "delta", "js", "reductions", "tables")
-"""Parts of a store in the order in which they are listed."""
+PARTS = (
+    *("base", "adapted", "factor", "lora_B", "delta", "js", "reductions", "changes", "importance", "replies"),
+    *("vocabulary", "unembedding", "tables"),
+)
+"""Parts of a store in the order in which they are listed; `tables` has all that no other part has."""
 STORED_MEASURES = ("delta_norm", "swallowed", "kl", "ablation")
 """Measures of an adapter that capture took, counted as the part `reductions`; see `measuring/sources.py`."""
 
@@ -38,17 +41,13 @@ def sizes(run: Run) -> list[Size]:
     stored: dict[str, int] = {}
     for path, n_bytes in run.place.sizes():
         stored[_part_of_path(path)] = stored.get(_part_of_path(path), 0) + n_bytes
-    parts = [Size(part, raw[part], stored[part]) for part in PARTS if raw.get(part)]
-    return [*parts, Size("whole run", sum(p.raw_bytes for p in parts), sum(stored.values()))]
+    parts = [Size(part, raw.get(part, 0), stored.get(part, 0)) for part in PARTS if raw.get(part) or stored.get(part)]
+    return [*parts, Size("whole run", sum(raw.values()), sum(stored.values()))]
 
 
 def _part_of_path(path: str) -> str:
     """Return which part of a store (such as `base`, `js` or `tables`) a path inside it belongs to."""
     names = PurePosixPath(path).parts
-    if names[0] == "reductions":
-        return "reductions"
-    if names[0] not in {"states", "adapters"} or len(names) < 3:
-        return "tables"
-    if names[2] in STORED_MEASURES:
-        return "reductions"
-    return {"lora_bias": "lora_B"}.get(names[2], names[2] if names[2] in PARTS else "tables")
+    name = names[2] if names[0] in {"states", "adapters"} and len(names) > 2 else names[0]
+    name = "reductions" if name in STORED_MEASURES else {"lora_bias": "lora_B"}.get(name, name)
+    return name if name in PARTS else "tables"
