@@ -8,11 +8,12 @@ import xarray as xr
 
 from lorascope.analyze.figures import component_figure, js_figure, null_figure
 from lorascope.analyze.figures.captions import run_name
-from lorascope.analyze.figures.theme import DIVERGING, MISSING
+from lorascope.analyze.figures.theme import DIVERGING, MISSING, NEARLY_WHITE
 from lorascope.analyze.miub.miub import miub
 from lorascope.analyze.miub.qualify import qualify
 
 from ..conftest import Small
+from .conftest import title_of
 
 
 @pytest.fixture(scope="module")
@@ -69,14 +70,20 @@ def test_map_puts_outside_components_last_and_leaves_gaps() -> None:
     np.testing.assert_array_equal(np.asarray(heat.z), [[np.nan, np.nan, 0], [1, 2, np.nan]])
 
 
-def test_cells_without_a_colour_are_grey_and_say_why() -> None:
+def test_zero_not_finite_and_absent_have_three_looks_and_a_legend() -> None:
     values = values_of([1, 0, np.nan], layers=[0, 1, 0], kinds=["o", "o", "q"])
-    heat, grey = component_figure(values, label="x").data
-    np.testing.assert_array_equal(np.isnan(np.asarray(grey.z, float)), np.isfinite(np.asarray(heat.z, float)))
-    assert np.ravel(grey.text).tolist() == [
-        "", "<b>layers.1.o</b><br>x: 0", "<b>layers.0.q</b><br>x: n/a", "no such component",
+    figure = component_figure(values, label="x", note="n = 3.")
+    heat, *others = figure.data
+    drawn = [[(y, x) for y in (0, 1) for x in (0, 1) if not np.isnan(trace.z[y][x])] for trace in (heat, *others)]
+    assert drawn == [[(0, 0)], [(0, 1)], [(1, 0)], [(1, 1)]]
+    looks = [(trace.colorscale[0][1], "".join(np.ravel(trace.text))) for trace in others]
+    assert looks == [(NEARLY_WHITE, "0"), (MISSING, "?"), ("rgba(0,0,0,0)", "")]
+    assert [trace.hovertext[y][x] for trace, ((y, x),) in zip(others, drawn[1:], strict=True)] == [
+        "<b>layers.1.o</b><br>x: 0", "<b>layers.0.q</b><br>x: n/a", "no such component",
     ]  # fmt: skip
-    assert {color for _, color in grey.colorscale} == {MISSING}
+    legend = "Marked 0: exactly 0 (1). Marked ?: not finite (1). Empty: no such component (1)."
+    assert f"n = 3. {legend}" in title_of(figure)
+    assert "Marked" not in title_of(component_figure(values[:1], label="x"))
 
 
 @pytest.mark.parametrize("n", [1, 9, 10, 11, 30, 32, 80, 126])
@@ -108,12 +115,13 @@ def test_js_figure_of_zeros_is_pale_and_of_nan_keeps_its_labels(result: xr.DataT
     assert list(missing.layout.xaxis.categoryarray) == ["0", "1"]
     assert list(missing.layout.yaxis.categoryarray) == ["q_proj", "up_proj", "down_proj"]
     assert missing.layout.yaxis.range == (2.5, -0.5)
-    assert "6\u00a0components, 0 or not finite" in missing.layout.title.text.replace("<br>", " ")
+    assert "Marked ?: not finite (6)." in title_of(missing)
+    assert "Marked" not in title_of(zero)
 
 
 def test_a_map_of_differences_is_linear() -> None:
     values = values_of([1, -2, 3, 4], layers=[0, 1, 0, 0], kinds=["fc", "fc", "o", "o"])
-    figure = component_figure(values, label="x < y", limits=(-5, 5), note="n < 3")
+    figure = component_figure(values, label="x < y", limits=(-5, 5), note="n < 3. " * 20)
     heat = figure.data[0]
     np.testing.assert_array_equal(np.asarray(heat.z), [[1, -2], [3.5, np.nan]])
     assert (heat.zmin, heat.zmax, heat.colorbar.tickvals) == (-5, 5, None)

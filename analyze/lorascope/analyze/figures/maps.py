@@ -15,9 +15,15 @@ from lorascope.analyze.results.tree import require_result
 
 from .captions import headline, plural, run_name, shortened, tokens_reduced
 from .scales import colorbar, ends
-from .theme import BLUES, COLORS, DIVERGING, MISSING, apply_theme
+from .theme import BLUES, COLORS, DIVERGING, MISSING, NEARLY_WHITE, apply_theme
 
 _OUTSIDE = "outside"
+_UNCOLOURED = (
+    ("0", NEARLY_WHITE, "exactly 0"),
+    ("?", MISSING, "not finite"),
+    ("", "rgba(0,0,0,0)", "no such component"),
+)
+"""Mark, colour and meaning of the cells that have no value on the colour scale."""
 N_LETTERS = 24
 """Length to which names of kinds are cut, so that a phone has room for the map."""
 
@@ -26,8 +32,8 @@ def js_figure(result: xr.DataTree, *, titled: bool = True) -> go.Figure:
     """Draw a heat map of where the adapter acts: mean Jensen-Shannon divergence by layer and kind of module.
 
     Values (JS) are in the result's unit. The darker a cell, the further the adapter moves this component's output;
-    colours are on a logarithmic scale. A cell is grey if its JS is exactly 0 or not finite, or there is no such
-    component. Hovering shows the component's name, its JS with standard error, its share of MIUB, and
+    colours are on a logarithmic scale. A cell is marked 0 if its JS is exactly 0, ? if it isn't finite, and empty if
+    there is no such component. Hovering shows the component's name, its JS with standard error, its share of MIUB, and
     measures that qualify them.
 
     Parameters
@@ -45,10 +51,8 @@ def js_figure(result: xr.DataTree, *, titled: bool = True) -> go.Figure:
     require_result(result)
     js, attrs = result.dataset["js"], result.dataset.attrs
     limits = None if bool((js > 0).any()) else (0.0, 1.0)  # zeros in the colour of not moved
-    n_grey = int((~np.isfinite(js.values) | ((js.values == 0) & (limits is None))).sum())
     n = plural(attrs["n_samples"], "sample")
     note = f"{run_name(attrs)}. Mean over samples; n\u00a0=\u00a0{n}. {tokens_reduced(attrs)}"
-    note += f" Grey: {plural(n_grey, 'component')}, 0 or not finite." if n_grey else ""
     options: dict[str, Any] = {"limits": limits, "note": note if titled else ""}
     return component_figure(
         js, label=f"mean JS ({attrs['units']})", colors=COLORS, notes=_component_notes(result), **options
@@ -99,8 +103,8 @@ def component_figure(
 ) -> go.Figure:
     """Draw a heat map of any value per component, by layer and module kind.
 
-    Colours are on a logarithmic scale. If a value is negative, such as a difference, the scale is linear, blue below 0
-    and red above.
+    Colours are on a logarithmic scale, with marks where a value is 0 or not finite. If a value is negative, such as
+    a difference, the scale is linear, blue below 0 and red above.
 
     Parameters
     ----------
@@ -133,10 +137,10 @@ def component_figure(
     kinds = list(dict.fromkeys(frame["kind"]))
     layers = sorted(set(frame["layer"]), key=lambda layer: (layer < 0, layer))  # components outside of layers come last
     grid = np.full((len(kinds), len(layers)), np.nan)
-    texts = np.full(grid.shape, "no such component", dtype=object)
+    exists, texts = np.zeros(grid.shape, bool), np.full(grid.shape, _UNCOLOURED[2][2], dtype=object)
     for (kind, layer), members in frame.groupby(["kind", "layer"]).indices.items():
         cell = kinds.index(kind), layers.index(layer)
-        grid[cell] = values.values[members].mean()
+        exists[cell], grid[cell] = True, values.values[members].mean()
         texts[cell] = _hover_text(values, members.tolist(), notes, label, float(grid[cell]))
     finite = grid[np.isfinite(grid)]
     if is_signed := bool((finite < 0).any()):
@@ -150,10 +154,15 @@ def component_figure(
     columns = [_OUTSIDE if layer < 0 else str(layer) for layer in layers]
     rows = [html.escape(kind) for kind in kinds]
     heat = heat_map(drawn, columns, rows, texts.tolist(), colors, (low, high), is_log).update(xgap=1, ygap=1)
-    known = np.isfinite(drawn)
-    missing = go.Heatmap(heat).update(z=np.where(known, np.nan, low), text=np.where(known, "", texts).tolist())
-    missing.update(colorscale=[MISSING] * 2, showscale=False)
-    figure = go.Figure([heat, missing])
+    figure, legend = go.Figure(heat), []
+    places = np.isfinite(grid) & ~np.isfinite(drawn), ~np.isfinite(grid) & exists, ~exists
+    for (mark, color, meaning), place in zip(_UNCOLOURED, places, strict=True):
+        if place.any():
+            cells = go.Heatmap(heat).update(z=np.where(place, low, np.nan), colorscale=[color] * 2, showscale=False)
+            cells.update(hovertext=np.where(place, texts, "").tolist(), hovertemplate="%{hovertext}<extra></extra>")
+            figure.add_trace(cells.update(text=np.where(place, mark, "").tolist(), texttemplate="%{text}"))
+            look = f"Marked\u00a0{mark}" if mark else "Empty"
+            legend.append(f"{look}: {meaning} ({place.sum()}).")
     apply_theme(figure, height=128 + 24 * len(kinds))
     # Categories are pinned, so that labels stay where no cell has a value.
     figure.update_xaxes(title_text="layer", type="category", categoryorder="array", categoryarray=columns)
@@ -164,7 +173,7 @@ def component_figure(
     figure.update_yaxes(type="category", categoryorder="array", categoryarray=rows, range=[len(rows) - 0.5, -0.5])
     figure.update_yaxes(tickvals=rows, ticktext=[shortened(kind, N_LETTERS) for kind in kinds], ticklabelstandoff=4)
     figure.update_layout(margin={"t": 36, "b": 88})
-    headline(figure, label, note)
+    headline(figure, label, note, *legend)
     return figure
 
 

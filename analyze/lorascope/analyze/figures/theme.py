@@ -17,7 +17,9 @@ BLUES = ("#deebf7", "#9ecae1", "#6baed6", "#2171b5", "#08306b")
 DIVERGING = ("#2166ac", "#92c5de", "#e0e0e0", "#f4a582", "#b2182b")
 """Colours from less to more, with a neutral middle."""
 MISSING = "#9a9a9a"
-"""Colour of a cell without a value on the colour scale."""
+"""Colour of a cell whose value isn't finite."""
+NEARLY_WHITE = "#f4f4f4"
+"""Colour of a cell whose value is 0, which a logarithmic scale doesn't have."""
 INK = "#b8460a"
 """Colour of lines and points, dark enough on white."""
 LINES = (INK, "#2171b5", "#238b45", "#6a51a3", "#c51b8a", "#8c6d31", "#d9a400", "#555555")

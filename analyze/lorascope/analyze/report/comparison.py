@@ -107,7 +107,7 @@ def _js_maps_html(names: Sequence[str], results: Sequence[xr.DataTree]) -> Itera
     """Yield HTML of one map of JS per run, all on one colour scale, after a paragraph on them."""
     yield (
         "<p>How far each adapter moves the output of each component: mean Jensen-Shannon divergence (JS) in nats, on "
-        "one logarithmic colour scale. Grey: 0, not finite, or no such component.</p>"
+        "one logarithmic colour scale.</p>"
     )
     values = np.concatenate([result.dataset["js"].values for result in results])
     known = values[np.isfinite(values) & (values > 0)]

@@ -98,8 +98,8 @@ def where_it_acts_section(result: xr.DataTree) -> str:
     caption = (
         "How far the adapter moves each component's output: mean Jensen-Shannon divergence (JS) in nats, over "
         f"{result.attrs['n_samples']} samples; {sums}. The colour scale is logarithmic, and its lowest colour also "
-        "stands for all smaller values. Grey: exactly 0, not finite, or no such component. Hover over a cell for its "
-        "name, standard error and more; <code>lorascope miub</code> prints all."
+        "stands for all smaller values. Hover over a cell for its name, standard error and more; "
+        "<code>lorascope miub</code> prints all."
     )
     positions = (
         "How far the adapter moves outputs at each position of a sequence: JS of a token in nats, summed over "
