@@ -27,7 +27,7 @@ def find_run_path(path: APath) -> APath:
     StoreError
         If the folder contains several runs.
     """
-    folder = _local_path(path)
+    folder = Path(str(path).removeprefix("file://"))
     if "://" in str(folder) or not folder.is_dir() or (folder / "zarr.json").exists():
         return path
     runs = [run for run in sorted(folder.iterdir()) if _is_run_folder(run)]
@@ -51,14 +51,9 @@ def _is_run_folder(folder: Path) -> bool:
     return isinstance(attributes, dict) and attributes.get("format") == FORMAT
 
 
-def _local_path(path: str | Path) -> Path:
-    """Return a path or `file://` url as a path."""
-    return Path(str(path).removeprefix("file://"))
-
-
 def no_run_error(path: str | Path) -> StoreError:
     """Return the StoreError that says what a local path without a run is instead: nothing, a file or which folder."""
-    folder, name_one = _local_path(path), "name a run that `lorascope capture` wrote"
+    folder, name_one = Path(str(path).removeprefix("file://")), "name a run that `lorascope capture` wrote"
     if not folder.exists():
         return StoreError(f"`{path}` doesn't exist; {name_one}")
     if not folder.is_dir():
