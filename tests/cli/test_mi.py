@@ -6,6 +6,7 @@ import pytest
 import xarray as xr
 
 from lorascope.analyze import measure_information, open_result
+from lorascope.analyze.information import sufficient_rows
 from lorascope.analyze.results.format import format_number
 from lorascope.cli import screen
 from lorascope.cli.commands.mi import _quartiles, _shorten_paths, _test_claims
@@ -132,6 +133,16 @@ def test_components_without_values_are_told(capsys: pytest.CaptureFixture[str], 
     code, out, _ = run(capsys, some, "--against", "delta", "--component", "*.k_proj", "--bound", *QUICK)
     assert code == 1
     assert "median and quartiles of 1 component, by panel: n/a nat (n/a to n/a); no component has a value" in out
+
+
+def test_undersampled_says_how_many_tokens_would_do(
+    capsys: pytest.CaptureFixture[str], some: Path, opened: Run
+) -> None:
+    _, out, _ = run(capsys, some, "--shuffles", 1, "--component", "*.down_proj")
+    rows = sufficient_rows(measure_information(opened, n_shuffles=1, component="*.down_proj"))
+    n = format_number(rows.sel(estimator="panel").item(), digits=2)
+    assert n not in ("n/a", "240")
+    assert f"undersampled: about {n} to {n} tokens a component would do (quartiles), if errors" in out
 
 
 def test_bound_compares_miub_with_mutual_information(

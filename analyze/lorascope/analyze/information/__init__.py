@@ -7,6 +7,7 @@ from .evidence import VERDICTS
 from .gaussian import noise_curve
 from .ksg import ksg, ksg_local
 from .projections import principal_axes, project
+from .sample_size import sufficient_rows
 
 __all__ = [
     "ESTIMATORS",
@@ -22,4 +23,5 @@ __all__ = [
     "noise_curve",
     "principal_axes",
     "project",
+    "sufficient_rows",
 ]

@@ -174,7 +174,11 @@ def _print_estimates(result: "xr.Dataset", run: "Run", *, bound: bool, full: boo
     choice = result.attrs["tokens"]
     over = "" if choice == "all" else f" over {describe_population(choice)}"
     say(f"mutual information of base and {against}{over}, median and quartiles of {n_all}, by {_summary(panel)}")
-    for line in (*_remark_on_infinite(result), *([_count_claims(result)] if bound else [])):
+    for line in (
+        *_remark_on_infinite(result),
+        *_remark_on_undersampled(result, name),
+        *([_count_claims(result)] if bound else []),
+    ):
         say(line)
     head, components = _shorten_paths(result["component"].values.tolist())
     table = _bound_table(result) if bound else _screen_table(result) if is_screen else _value_table(panel)
@@ -223,6 +227,24 @@ def _remark_on_infinite(result: "xr.Dataset") -> Iterator[str]:
         yield (
             f"of whole states it is infinite in {n} of {_count_components(len(repeats))}, since base and "
             f"{result.attrs['against']} share directions exactly; values are of a few axes of each side"
+        )
+
+
+def _remark_on_undersampled(result: "xr.Dataset", name: str) -> Iterator[str]:
+    """Yield a line on how many tokens would do where an estimator's verdict is `undersampled`."""
+    import numpy as np
+
+    from lorascope.analyze.information import sufficient_rows
+
+    if "verdict" in result and (result["verdict"].sel(estimator=name) == "undersampled").any():
+        rows = sufficient_rows(result).sel(estimator=name).values
+        known = rows[np.isfinite(rows)]
+        low, high = (format_number(v, digits=2) for v in np.quantile(known, [0.25, 0.75])) if len(known) else ("", "")
+        yield (
+            f"undersampled: about {low} to {high} tokens a component would do (quartiles), if errors and what still "
+            "changes with their number fall as its root"
+            if len(known)
+            else "undersampled: too few tokens even to say how many would do"
         )
 
 
