@@ -52,6 +52,7 @@ def test_patterns_fit_whole_names_in_the_order_of_the_names() -> None:
          "here; did you mean 'model.layers.3.self_attn.q_proj'\\?"),
         (["*.qproj"], r"fits none of the 8 here; did you mean '\*.q_proj'\?"),
         (["x"], "fits none of the 8 here; the first is 'model.layers.3.mlp.up_proj'"),
+        ("q_proj", r"'q_proj' fits none of the 8 here; did you mean '\*.q_proj'\?"),
         ("*.qproj", r"'\*.qproj' fits none of the 8 here; did you mean '\*.q_proj'\?"),
         ([], r"`component` is \[\]; give a name or pattern of here, several, or nothing for all"),
         ("", "`component` is ''; give a name or pattern of here"),

@@ -29,7 +29,7 @@ def matching_indices(
     others
         Further names of the same things, which patterns may match too.
     of
-        Description of the names in errors, such as "components that the adapter touches".
+        Description of the names in errors, such as "components that the adapter changes".
     option
         Name of the argument that has the patterns, for errors.
 
@@ -59,10 +59,10 @@ def matching_indices(
 
 
 def _corrected_pattern(pattern: str, names: Sequence[str]) -> str:
-    """Return the pattern with its last part corrected, `*.q_proj` for `*.qproj`; empty if that matches no name."""
+    """Return the pattern with its last part corrected, `*.q_proj` for `*.qproj` or `q_proj`; empty without a match."""
     head, dot, last = pattern.rpartition(".")
     kinds = list(dict.fromkeys(name.rpartition(".")[2] for name in names))
-    mended = head + dot + next(iter(difflib.get_close_matches(last, kinds, 1)), last)
+    mended = (head + dot or "*.") + next(iter(difflib.get_close_matches(last, kinds, 1)), last)
     return mended if any(fnmatchcase(name, mended) for name in names) else ""
 
 
