@@ -7,7 +7,7 @@ import pytest
 import xarray as xr
 from scipy import stats
 
-from lorascope.analyze.directions.drivers import _driver, directions_by_component
+from lorascope.analyze.directions.drivers import _drivers, directions_by_component
 from lorascope.analyze.measuring.sources import component_sources
 from lorascope.stores import Run
 from lorascope.stores.format.spec import ROW_TOKENS
@@ -68,11 +68,14 @@ def test_a_driver_is_the_token_with_the_smallest_chance_of_all_draws() -> None:
     population = np.repeat([2, 5, 9], [5, 3, 2])
     ids, counts = np.unique(population, return_counts=True)
     draws = list(itertools.combinations(population.tolist(), 4))
-    for top in (np.array([5, 5, 9, 5]), np.array([9, 9, 2, 2]), np.array([2, 5, 2, 9])):
+    tops = [np.array(top, np.int64) for top in ([5, 5, 9, 5], [9, 9, 2, 2], [], [2, 5, 2, 9])]
+    for top, n, chance in zip(tops, *_drivers(tops, ids, counts), strict=True):
+        if not len(top):
+            assert (n, np.isnan(chance)) == (0, True)
+            continue
         chances = {i: np.mean([draw.count(i) >= (top == i).sum() for draw in draws]) for i in np.unique(top).tolist()}
         best = min(chances, key=lambda i: chances[i])
-        assert _driver(top, ids, counts) == ((top == best).sum(), pytest.approx(chances[best]))
-    assert _driver(np.empty(0, np.int64), ids, counts) == (0, pytest.approx(np.nan, nan_ok=True))
+        assert (n, chance) == ((top == best).sum(), pytest.approx(chances[best]))
 
 
 def test_random_directions_of_tokens_that_cluster_have_a_driver_no_more_often_than_p_says(tmp_path: Path) -> None:

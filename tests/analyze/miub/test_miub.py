@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from lorascope.analyze.miub.miub import PRINTED_MIUB, mismatch_warning, miub, miub_readings
+from lorascope.analyze.miub.miub import PRINTED_MIUB, miub, miub_readings
 from lorascope.analyze.results.save import open_result, save
+from lorascope.analyze.results.tree import mismatch_warning
 from lorascope.stores import Run, StoreError, open_run
 
 from ..conftest import divergence

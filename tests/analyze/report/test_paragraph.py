@@ -1,5 +1,6 @@
 """What the report opens with: the answers of each kind of run, and the words of a planted one."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -195,9 +196,9 @@ def test_a_run_that_is_not_finished_and_one_of_several_adapters(tmp_path: Path, 
 
 
 def test_no_sample_that_was_ablated_is_a_reason(
-    make_small: Callable[..., Small], monkeypatch: pytest.MonkeyPatch
+    make_small: Callable[..., Small], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    run = make_small(ablate="components").run
+    run = open_run(shutil.copytree(make_small(ablate="components").run.path, tmp_path / "run.zarr"))  # nothing stored
     ablation = run.ablation().compute()
     monkeypatch.setattr(Run, "ablation", lambda run, adapter=None: (np.nan * ablation).assign_attrs(ablation.attrs))
     assert explain(run).reasons["ablation"] == "no sample was wholly ablated yet; capture more of the run"

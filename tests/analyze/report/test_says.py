@@ -15,13 +15,17 @@ SAYS = "What does it say?"
 HARMFUL = "<script>alert(1)</script>\x1b[31m"
 
 
+def section_of(run: Any) -> str:
+    return what_it_says_section(run, explain(run))
+
+
 def pirates(tmp_path: Path, n: int = 12, **options: Any) -> Any:
     replies = {f"What is {i}?": [f"It is {i}.", f"It is {i}, arr!", f"It is {i}, arr!!", f"Arr {i}"] for i in range(n)}
     return store_replies(tmp_path / "run.zarr", replies, **options)
 
 
 def test_replies_stand_side_by_side_and_part_at_the_mark(tmp_path: Path) -> None:
-    page = what_it_says_section(pirates(tmp_path), "default")
+    page = section_of(pirates(tmp_path))
     assert page.startswith('<section id="says"><h2>What it says</h2>')
     assert '<td class="name" data-label="prompt">What is 3?</td>' in page
     same = '<span class="same">It is </span>'
@@ -39,7 +43,7 @@ def test_the_likeliest_replies_come_first(tmp_path: Path) -> None:
     gains = np.random.default_rng(0).permutation(12).astype(float)
     logliks = np.full((48, 4), -44.0)
     logliks[1::4, 1] += 4 * gains  # of replies of four tokens
-    page = what_it_says_section(pirates(tmp_path, logliks=logliks), "default")
+    page = section_of(pirates(tmp_path, logliks=logliks))
     parts = page.split('<details id="all-replies">')
     prompts = [re.findall('data-label="prompt">What is (\\d+)\\?<', part) for part in parts]
     order = [str(place) for place in np.argsort(-gains)]
@@ -49,7 +53,7 @@ def test_the_likeliest_replies_come_first(tmp_path: Path) -> None:
 
 def test_equal_replies_and_ends_are_marked_as_such(tmp_path: Path) -> None:
     run = store_replies(tmp_path / "run.zarr", {"a?": ["Yes.", "Yes.", "", "Yes. No."]})
-    page = what_it_says_section(run, "default")
+    page = section_of(run)
     assert page.count('data-label="with it"><span class="same">Yes.</span></td>') == 2  # also in the whole table
     assert '<span class="same"></span><mark>∎</mark></td>' in page
     assert '<span class="same">Yes. </span><mark>No.</mark></td>' in page
@@ -58,7 +62,7 @@ def test_equal_replies_and_ends_are_marked_as_such(tmp_path: Path) -> None:
 
 def test_texts_of_a_run_are_never_code(tmp_path: Path) -> None:
     replies = {f"{HARMFUL}{i}": [HARMFUL, f"{HARMFUL} x", f"y {HARMFUL}", "<b>"] for i in range(8)}
-    page = what_it_says_section(store_replies(tmp_path / "run.zarr", replies), "default")
+    page = section_of(store_replies(tmp_path / "run.zarr", replies))
     assert "<script" not in page
     assert "\x1b" not in page
     assert "<b>" not in page
@@ -66,7 +70,7 @@ def test_texts_of_a_run_are_never_code(tmp_path: Path) -> None:
 
 
 def test_a_run_without_replies_has_no_section(make_small: Any) -> None:
-    assert what_it_says_section(make_small().run, "default") == ""
+    assert section_of(make_small().run) == ""
 
 
 def test_the_report_has_the_section(tmp_path: Path) -> None:

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 
 import numpy as np
 import xarray as xr
-from scipy import stats  # type: ignore[import-untyped]
 
 from lorascope.analyze.results.holm import holm
 from lorascope.analyze.results.weights import standard_error
@@ -66,6 +65,8 @@ def reply_words(run: RunLike, *, adapter: str | None = None) -> xr.Dataset:
     correction over all words and scales that differ in at least six prompts. It is NaN for words that differ in fewer,
     which couldn't reach 0.05; of beginnings and endings, only those that differ in six are listed.
     """
+    from scipy.special import bdtr  # type: ignore[import-untyped]  # a quarter of a second
+
     replies = by_scale(open_as_written(run).replies(adapter))
     prompts: list[defaultdict[Trait, set[int]]] = []
     for scale in REPLY_SCALES:
@@ -80,7 +81,7 @@ def reply_words(run: RunLike, *, adapter: str | None = None) -> xr.Dataset:
     counts = counts.reshape(len(REPLY_SCALES) - 1, -1, len(COUNTS))  # also without any word
     n_differing = counts[..., 2:].sum(axis=-1)
     is_tested = n_differing >= LEAST_DIFFERING
-    p = np.minimum(2 * stats.binom.cdf(counts[..., 2:].min(axis=-1), n_differing, 0.5), 1)
+    p = np.minimum(2 * bdtr(counts[..., 2:].min(axis=-1), n_differing, 0.5), 1)
     p = holm(np.where(is_tested, p, np.nan).ravel()).reshape(p.shape)
     is_significant = p <= LEVEL
     smallest = np.where(

@@ -9,6 +9,7 @@ import numpy as np
 from lorascope.analyze.results.holm import holm
 from lorascope.analyze.results.largest import largest_places
 from lorascope.analyze.results.weights import ratio, ratio_error, t_test
+from lorascope.stores.threads import limiting_blas_to_one_thread
 
 from .places import Places
 from .tokens import SIDES, frequent_tokens, token_sums
@@ -58,7 +59,7 @@ def _factors(values: Any, rank: int) -> tuple[np.ndarray, np.ndarray]:
     from sklearn.exceptions import ConvergenceWarning  # type: ignore[import-untyped]
 
     largest = values.max() or 1.0  # the search begins with values below 1e-6 rounded to 0
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), limiting_blas_to_one_thread():
         warnings.simplefilter("ignore", ConvergenceWarning)  # a factor that hasn't converged isn't stable
         model = NMF(rank, init="nndsvd", random_state=0, max_iter=500)
         by_place = model.fit_transform(values / largest)

@@ -9,7 +9,6 @@ import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int64
 
 from lorascope.analyze.results.largest import largest_places
-from lorascope.kernels.linear import delta_rows
 from lorascope.stores.progress import Progress
 from lorascope.stores.reading.source import Source
 from lorascope.stores.reading.walk import RowBlock, map_rows
@@ -156,6 +155,8 @@ def scores_along(
 
     They are equal for equal z, to the last bit, and NaN if a token's z isn't finite.
     """
+    from lorascope.kernels.linear import delta_rows  # numba takes a quarter of a second
+
     out = np.empty((len(z), len(rotation)), np.float32)
     delta_rows(z, np.ascontiguousarray(rotation.T), np.float32(1), np.empty(0, np.float32), out)
     out[~np.isfinite(z).all(axis=1)] = np.nan

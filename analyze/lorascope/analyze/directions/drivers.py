@@ -56,8 +56,8 @@ def directions_by_component(
         [_without_repeats(top, places) for top in (each.top_token[0], *draws)]  # of the first direction and random ones
         for each, draws in zip(decomposed, mixtures, strict=True)
     ]
-    drivers = np.array([[_driver(token_ids[top], ids, counts) for top in own] for own in tops])
-    driver_counts, chances = np.moveaxis(drivers, 2, 0)
+    driver_counts, chances = _drivers([token_ids[top] for own in tops for top in own], ids, counts)
+    driver_counts, chances = (values.reshape(len(tops), 1 + N_DRAWS) for values in (driver_counts, chances))
     values = {
         "rank": [each.rotation.shape[1] for each in decomposed],
         "n_90": [n_leading(each.share, 0.9) for each in decomposed],
@@ -107,18 +107,19 @@ def _strongest_of_mixtures(
     return [top.token for top in strongest_tokens(sources, mixtures, used, N_STRONGEST, n_workers, progress)]
 
 
-def _driver(top_ids: np.ndarray, ids: np.ndarray, counts: np.ndarray) -> tuple[int, float]:
-    """Return how often the most over-represented id occurs among `top_ids`, and its chance; 0 and NaN without ids.
+def _drivers(tops: Sequence[np.ndarray], ids: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return how often the most over-represented id occurs in each of `tops`, arrays of ids, and its chance.
 
     `counts` is how often each of `ids` occurs among all tokens. The chance is that of at least this count if tokens
     were drawn at random. It only ranks ids and isn't a p-value, since tokens of similar meaning cluster along any
-    direction.
+    direction. Without ids, count and chance are 0 and NaN.
     """
     from scipy.stats import hypergeom  # type: ignore[import-untyped]
 
-    if not len(top_ids):
-        return 0, np.nan
-    different, n_top = np.unique(top_ids, return_counts=True)
-    chances = hypergeom.sf(n_top - 1, counts.sum(), counts[np.searchsorted(ids, different)], len(top_ids))
-    best = int(np.argmin(chances))
-    return int(n_top[best]), float(chances[best])
+    different, n_top = map(list, zip(*(np.unique(top, return_counts=True) for top in tops), strict=True))
+    stops = np.cumsum([len(own) for own in different])
+    n_drawn = np.repeat([len(top) for top in tops], np.diff(stops, prepend=0))
+    n_id = counts[np.searchsorted(ids, np.concatenate(different))]
+    chances = np.split(hypergeom.sf(np.concatenate(n_top) - 1, counts.sum(), n_id, n_drawn), stops[:-1])
+    best = [(own[at := np.argmin(p)], p[at]) if len(p) else (0, np.nan) for own, p in zip(n_top, chances, strict=True)]
+    return np.array([n for n, _ in best]), np.array([p for _, p in best])

@@ -28,8 +28,6 @@ from lorascope.stores.reading.read import RunLike
 
 from .reduce import UNITS, SampleSums, reduce_tokens, token_blocks, token_sums, usable_samples
 
-MOST_MISMATCH = 1e-2
-"""Relative difference of js above which stored states aren't the captured ones; rounding causes about 1e-6."""
 LEAST_JS = 1e-24
 """Least js in nats for relative differences: below it the kernel loses digits."""
 MEDIAN_VALUES = 2**20
@@ -190,20 +188,6 @@ def _relative_differences(block: np.ndarray, reference: np.ndarray) -> np.ndarra
     shared = np.isfinite(reference) & np.isfinite(block)
     difference = np.abs(block[shared] - reference[shared])
     return np.asarray(difference / np.maximum(reference[shared], LEAST_JS), np.float32)
-
-
-def mismatch_warning(result: xr.DataTree, run: Run) -> str | None:
-    """Return a warning text if js from stored states differs from js measured at capture, otherwise None.
-
-    States stored as bfloat16 (`--store bf16`) may differ; for others only rounding is expected.
-    """
-    narrowed = run.attributes.get("provenance", {}).get("settings", {}).get("store") == "bf16"
-    if narrowed or not result.attrs["fidelity_max"] > MOST_MISMATCH:
-        return None
-    return (
-        f"js from the store is off by {result.attrs['fidelity_max']:.2g} of what was measured during capture, far "
-        "above rounding: these may not be the states that were captured; run `lorascope verify`"
-    )
 
 
 def require_samples(measured: xr.Dataset, run: Run, reduction: Reduction) -> np.ndarray:

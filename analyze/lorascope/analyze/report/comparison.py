@@ -17,32 +17,35 @@ from lorascope.stores import Run
 
 from .document import document
 from .helped import answer_whether_it_helps, choices_per_item
-from .markup import contents, escape, figure, notice, section, table
+from .markup import contents, escape, figure, notice, section, table, with_code
 from .trust import describe_run, notices
 from .where_it_acts import answer_where_it_acts
 
 TITLE = "Adapters compared, layer by layer"
 
 
-def comparison_html(runs: Sequence[Run], results: Sequence[xr.DataTree]) -> str:
-    """Return the HTML of a self-contained page that compares runs; `results` are those of `qualify`, one per run."""
+def comparison_html(runs: Sequence[Run], results: Sequence[xr.DataTree], notes: Sequence[str]) -> str:
+    """Return the HTML of a page that compares runs, from results of `qualify` and notes on stored ones, one per run."""
     names = run_names([str(run.path) for run in runs])
     body = (
         section("miub", "MIUB", _miub_table(names, results)),
         section("scores", "Which answers better?", _paired_scores(names, runs, results)),
         section("maps", "Where they act", *_js_maps_html(names, results)),
     )
-    head = "".join((*_opening_html(names, runs, results), contents("".join(body))))
+    head = "".join((*_opening_html(names, runs, results, notes), contents("".join(body))))
     return document(TITLE, f"{len(runs)} runs · {' · '.join(names)}", head + "".join(body))
 
 
-def _opening_html(names: Sequence[str], runs: Sequence[Run], results: Sequence[xr.DataTree]) -> Iterator[str]:
-    """Yield HTML of each run's name, of sentences on what its adapter did, and of warnings."""
-    for name, run, result in zip(names, runs, results, strict=True):
+def _opening_html(
+    names: Sequence[str], runs: Sequence[Run], results: Sequence[xr.DataTree], notes: Sequence[str]
+) -> Iterator[str]:
+    """Yield HTML of each run's name, of sentences on what its adapter did, of warnings, and of the run's note."""
+    for name, run, result, note in zip(names, runs, results, notes, strict=True):
         yield f'<h3>{escape(name)}</h3><p class="subtitle">{escape(describe_run(run, result))}</p>'
         answers = answer_whether_it_helps(scores(run), choices_per_item(run)), answer_where_it_acts(result)
         yield f'<p class="opening">{escape(" ".join(answers))}</p>'
         yield from map(notice, notices(run, result))
+        yield f"<p>{with_code(note)}</p>" if note else ""
 
 
 def _miub_table(names: Sequence[str], results: Sequence[xr.DataTree]) -> str:

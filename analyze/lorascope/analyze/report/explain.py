@@ -4,14 +4,11 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
+import dask.config
+import dask.threaded
 import xarray as xr
 
-from lorascope.analyze.changes.changes import changes
-from lorascope.analyze.changes.reply_words import reply_words
-from lorascope.analyze.directions.drivers import directions_by_component
-from lorascope.analyze.importance.compare_measures import ablation_by_part
-from lorascope.analyze.importance.importance import importance
-from lorascope.analyze.miub.qualify import qualify
+from lorascope.analyze.results.stored import COMPUTED, results_folder, stored_or_computed
 from lorascope.stores import Run, StoreError
 from lorascope.stores.checking.verify import open_as_written
 from lorascope.stores.names import Patterns
@@ -23,7 +20,7 @@ class Explanation(NamedTuple):
     """Numbers behind a run's report, as datasets; `reasons` says why a field is None."""
 
     qualified: xr.DataTree
-    """Result of `qualify`."""
+    """Result of `qualify` without js by token and component."""
     ablation: xr.Dataset | None
     """Result of `ablation_by_part`."""
     directions: xr.Dataset | None
@@ -48,6 +45,9 @@ def explain(
 ) -> Explanation:
     """Compute all that a run shows about what its adapter learned, each number with its error or null distribution.
 
+    Results are stored next to the run, in `run.zarr.results`, and read from there as long as its digests don't change
+    (see `stored_or_computed`); they have the attribute `computed` then, and `stored_note` says so in a sentence.
+
     Parameters
     ----------
     run
@@ -69,21 +69,16 @@ def explain(
     """
     run = open_as_written(run)
     options: dict[str, Any] = {"n_workers": n_workers, "progress": progress}
-    qualified = qualify(run, adapter=adapter, component=component, **options)
+    qualified = qualified_numbers(run, adapter=adapter, component=component, **options)
     options["paths"] = qualified.dataset["component"].values.tolist()
-    functions: dict[str, Any] = {
-        "ablation": ablation_by_part,
-        "directions": partial(_directions, **options),
-        "changes": changes,
-        "importance": importance,
-        "replies": reply_words,
-    }
     some = "it is only known of all components, and some were chosen"
     reasons = {} if component is None else dict.fromkeys(("ablation", "importance"), some)
-    computed = dict[str, Any].fromkeys(functions)
-    for name, compute in functions.items():
+    computed = dict[str, Any].fromkeys(("ablation", "directions", "changes", "importance", "replies"))
+    for name in computed:
         try:
-            computed[name] = None if name in reasons else compute(run, adapter=adapter)
+            if name not in reasons:
+                compute = partial(_compute, name, run, adapter, **options)
+                computed[name] = stored_or_computed(run, name, compute, adapter=adapter, options=component)
         except StoreError as error:
             reasons[name] = str(error).replace(repr(run.place.name), "the run")
     if computed["ablation"] is None:
@@ -91,8 +86,54 @@ def explain(
     return Explanation(qualified, **computed, reasons=reasons)
 
 
+def qualified_numbers(
+    run: Run, *, adapter: str | None = None, component: str | Sequence[str] | None = None, **options: Any
+) -> xr.DataTree:
+    """Return the result of `qualify` without js by token and component, read from its file if it was stored."""
+
+    def compute() -> xr.DataTree:
+        """Return it from the run's rows."""
+        from lorascope.analyze.miub.qualify import qualify  # as in `_compute`
+
+        result = qualify(run, adapter=adapter, component=component, **options)
+        del result["tokens"]["js"]  # nearly all of its size
+        return result
+
+    return stored_or_computed(run, "qualified", compute, adapter=adapter, options=component)
+
+
+def stored_note(run: Run, results: Sequence[xr.Dataset | xr.DataTree | None]) -> str:
+    """Return a sentence (plain text) on results that were read from files, and what wasn't checked; else no text."""
+    times = [result.attrs.get(COMPUTED) for result in results if result is not None]
+    folder = results_folder(run)
+    if folder is None or not any(times):
+        return ""
+    what = "These numbers" if all(times) else "Some of these numbers"
+    return (
+        f"{what} were computed earlier ({min(filter(None, times))}) and read from `{folder.name}`: the run's metadata, "
+        "tables, weights and list of digests are as they were then. Its rows weren't read again; `lorascope verify` "
+        "reads them, and without that folder all is computed again."
+    )
+
+
+def _compute(name: str, run: Run, adapter: str | None, **options: Any) -> Any:
+    """Compute a field of `Explanation`; `options` are those of `_directions`."""
+    # Imported here since they take a second with numba and SciPy, which stored results don't need.
+    from lorascope.analyze.changes.changes import changes
+    from lorascope.analyze.changes.reply_words import reply_words
+    from lorascope.analyze.importance.compare_measures import ablation_by_part
+    from lorascope.analyze.importance.importance import importance
+
+    functions: dict[str, Any] = {"ablation": ablation_by_part, "directions": partial(_directions, **options)}
+    functions |= {"changes": changes, "importance": importance, "replies": reply_words}
+    with dask.config.set(scheduler=dask.threaded.get):  # a name would make it import `distributed`, half a second
+        return functions[name](run, adapter=adapter)
+
+
 def _directions(run: Run, adapter: str | None, paths: Sequence[str], **options: Any) -> xr.Dataset:
     """Return the directions of components, over tokens after position 0; raise StoreError if the run can't give any."""
+    from lorascope.analyze.directions.drivers import directions_by_component
+
     if not run.has_states:
         raise StoreError("the run stores no states, the outputs of modules; capture it with `--states all`")
     if not (run.committed & run.with_states).any():

@@ -86,16 +86,15 @@ def directions_section(run: Run, explanation: Explanation) -> str:
     js = explanation.qualified.dataset["js"].fillna(-1)
     order = [main_component(explanation)[0], *js.sortby(-js)["component"].values.tolist()]
     names = [name for name in dict.fromkeys(order) if name in directions["component"].values][:N_ROWS]
-
-    def strongest(row: xr.Dataset) -> str:
-        """Return the texts around the strongest tokens of a component's first direction."""
-        texts = contexts(run, row["token"].values[:N_CONTEXTS], width=N_AROUND)
-        pieces = zip(*(texts[part].values for part in ("before", "text", "after")), strict=True)
-        return " ⋯ ".join(one_line(f"{before}[{text}]{after}") for before, text, after in pieces if text)
-
+    texts = contexts(run, directions["token"].sel(component=names).values[:, :N_CONTEXTS], width=N_AROUND)
+    pieces = np.stack([texts[part].values for part in ("before", "text", "after")], axis=-1)
+    strongest = {
+        name: " ⋯ ".join(one_line(f"{before}[{text}]{after}") for before, text, after in own if text)
+        for name, own in zip(names, pieces, strict=True)
+    }
     columns = {
         "component": lambda row: row["component"].item(),
-        "strongest at": strongest,
+        "strongest at": lambda row: strongest[row["component"].item()],
         "share": lambda row: format_percent(float(row["first_share"])),
         "for 99 %": lambda row: f"{int(row['n_99'])} of {int(row['rank'])}",
         "same token": lambda row: f"{int(row['driver_count'])} of {int((row['token'] >= 0).sum())}",

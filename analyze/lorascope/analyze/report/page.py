@@ -1,11 +1,16 @@
 """The page itself: the paragraph that it opens with, its sections in their order, and its file."""
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from lorascope.analyze.miub.qualify import qualify
+import numpy as np
+import xarray as xr
+
 from lorascope.analyze.results.scores import scores
+from lorascope.analyze.results.stored import stored_or_computed
 from lorascope.stores import Run
 from lorascope.stores.checking.verify import open_as_written
 from lorascope.stores.names import Patterns
@@ -16,9 +21,8 @@ from lorascope.stores.visible import one_line
 
 from .changed import answer_what_changed, answer_where_it_changes
 from .changed_tables import what_changed_section
-from .comparison import comparison_html
-from .document import document
-from .explain import Explanation, explain
+from .document import document, draw
+from .explain import Explanation, explain, qualified_numbers, stored_note
 from .helped import answer_whether_it_helps, choices_per_item, scores_section
 from .learned import answer_which_directions, directions_section
 from .markup import contents, escape, notice, with_code
@@ -62,7 +66,8 @@ def write_report(
     n_workers
         Number of threads; by default one per processor.
     progress
-        Called with (tasks done, tasks in all); every step counts from 0 again.
+        Called with (tasks done, tasks in all); every step counts from 0 again. If numbers were computed by an earlier
+        call, the last call has a note on that, as the page has.
 
     Raises
     ------
@@ -83,9 +88,17 @@ def write_report(
     options: dict[str, Any] = {"adapter": adapter, "component": component, "n_workers": n_workers}
     options["progress"] = progress
     if len(opened) == 1:
-        text = _report_html(opened[0], explain(opened[0], **options), view_page)
+        explanation = explain(opened[0], **options)
+        notes = [stored_note(opened[0], explanation[:-1])]
+        text = _report_html(opened[0], explanation, notes[0], view_page, options)
     else:
-        text = comparison_html(opened, [qualify(run, **options) for run in opened])
+        from .comparison import comparison_html  # it imports plotly
+
+        results = [qualified_numbers(run, **options) for run in opened]
+        notes = [stored_note(run, [result]) for run, result in zip(opened, results, strict=True)]
+        text = comparison_html(opened, results, notes)
+    if progress is not None and any(notes):
+        progress(1, 1, " ".join(filter(None, notes)))
     with atomic_write(page) as partial:
         partial.write_text(text, encoding="utf-8")
     return page
@@ -121,22 +134,38 @@ def paragraph(run: Run, explanation: Explanation) -> list[tuple[str, str]]:
     return [(question, one_line(answer)) for question, answer in answers.items()]
 
 
-def _report_html(run: Run, explanation: Explanation, view_page: str | None) -> str:
-    """Return the HTML of the report on one run."""
+def _report_html(
+    run: Run, explanation: Explanation, note: str, view_page: str | None, options: Mapping[str, Any]
+) -> str:
+    """Return the HTML of the report on one run; `note` is that of `stored_note`."""
     result = explanation.qualified
     opening = "".join(
         f'<p class="opening"><b>{escape(question)}</b> {with_code(answer)}</p>'
         for question, answer in paragraph(run, explanation)
     )
     sections = (
-        what_it_says_section(run, result.attrs["adapter"]),
+        what_it_says_section(run, explanation),
         what_changed_section(explanation),
         what_matters_section(explanation),
         directions_section(run, explanation),
         scores_section(run),
         where_it_acts_section(result),
         samples_section(run, result, view_page),
-        trust_section(run, result),
+        trust_section(run, result, note),
     )
     body, warnings = "".join(sections), "".join(map(notice, notices(run, result)))
-    return document(TITLE, describe_run(run, result), f"{opening}{warnings}{contents(body)}{body}")
+    pictures = partial(_stored_pictures, run, adapter=options["adapter"], options=options["component"])
+    return document(TITLE, describe_run(run, result), f"{opening}{warnings}{contents(body)}{body}", pictures)
+
+
+def _stored_pictures(run: Run, figures: Mapping[str, Mapping[str, Any]], **options: Any) -> dict[str, bytes]:
+    """Return SVG pictures of figures by name, read from their file if the same figures were drawn before."""
+
+    def compute() -> xr.Dataset | None:
+        """Return pictures as texts, None if nothing can draw them."""
+        texts = {name: picture.decode() for name, picture in draw(figures).items()}
+        values = ("figure", np.array([*texts.values()], object))
+        return xr.Dataset({"svg": values}, {"figure": [*texts]}) if texts else None
+
+    stored = stored_or_computed(run, "pictures", compute, inputs=json.dumps(figures), **options)
+    return {} if stored is None else {str(name): svg.encode() for name, svg in stored["svg"].to_series().items()}

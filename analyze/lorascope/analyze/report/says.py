@@ -10,7 +10,7 @@ import numpy as np
 import xarray as xr
 
 from lorascope.analyze.changes.languages import COMMONEST_WORDS
-from lorascope.analyze.changes.reply_words import by_scale, reply_lengths, reply_words
+from lorascope.analyze.changes.reply_words import by_scale, reply_lengths
 from lorascope.analyze.results.format import format_change, format_number, format_percent
 from lorascope.stores import Run
 
@@ -76,11 +76,11 @@ def _from_parting(text: str, other: str) -> str:
     return f"… {text[start:]}" if start else text
 
 
-def what_it_says_section(run: Run, adapter: str) -> str:
+def what_it_says_section(run: Run, explanation: Explanation) -> str:
     """Return the HTML section with an adapter's replies to short prompts and the base's; empty without replies."""
-    if f"adapters/{adapter}/replies/text" not in run.arrays:
+    if explanation.replies is None:
         return ""
-    replies = by_scale(run.replies(adapter))
+    replies = by_scale(run.replies(explanation.qualified.attrs["adapter"]))
     order = np.argsort(-_gains(replies)[:, 1], kind="stable")
     about = (
         f"Replies to {replies.sizes['prompt']} prompts, always by the likeliest next token and at most 40 of them; "
@@ -94,7 +94,7 @@ def what_it_says_section(run: Run, adapter: str) -> str:
         "says",
         "What it says",
         _replies_table(replies.isel(prompt=order[:N_PROMPTS]), HEADINGS[:2], about),
-        _words_table(reply_words(run, adapter=adapter)),
+        _words_table(explanation.replies),
         folded("all-replies", more, _replies_table(replies.isel(prompt=order), HEADINGS)),
     )
 

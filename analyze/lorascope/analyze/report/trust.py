@@ -2,15 +2,16 @@
 
 import json
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import PurePath
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
-from lorascope.analyze.measuring.sources import captured_measure
-from lorascope.analyze.miub.miub import mismatch_warning
 from lorascope.analyze.results.format import format_percent
+from lorascope.analyze.results.stored import stored_or_computed
+from lorascope.analyze.results.tree import mismatch_warning
 from lorascope.analyze.results.weights import is_weighted, token_weights, weighted_mean
 from lorascope.stores import Run
 from lorascope.stores.format.digests import copying_steps
@@ -95,14 +96,15 @@ def notices(run: Run, result: xr.DataTree) -> Iterator[str]:
         yield f"This run holds {len(run.adapters)} adapters; the page is about <b>{escape(attrs['adapter'])}</b>."
 
 
-def trust_section(run: Run, result: xr.DataTree) -> str:
-    """Return the HTML section on trust: captured tokens, how to read JS, rounding, provenance."""
+def trust_section(run: Run, result: xr.DataTree, note: str = "") -> str:
+    """Return the HTML section on trust: captured tokens, stored results (`note`), how to read JS, rounding, source."""
     rows = [("path", run.path), *_flatten_entries(run.attributes)]
     line = f"<b>Provenance:</b> model, adapter, data, settings and libraries, {len(rows)} entries"
     return section(
         "trust",
         "How far to trust it",
         f"<p><b>What was captured.</b> {_captured_tokens_html(run)}</p>",
+        f"<p><b>What wasn't read again.</b> {with_code(note)}</p>" if note else "",
         "<p><b>What JS shows.</b> JS depends on the shape of an output as well as on the adapter: a large JS needn't "
         "be a large change. Effective width exp(H(softmax(base))) is the number of features that share the softmax's "
         "mass: if it is near 1, one huge feature has nearly all of it, and JS hardly depends on the others. "
@@ -135,12 +137,10 @@ def _captured_tokens_html(run: Run) -> str:
 
 def _rounded_away_html(run: Run, adapter: str) -> str:
     """Return HTML on the features whose change by the adapter disappears in rounding; empty if not known."""
-    measured, weights = captured_measure(run, "swallowed", adapter), token_weights(run)
-    columns = {} if measured is None else dict(zip(run.component_paths, measured.values.T, strict=True))
-    known = {path: np.isfinite(column) for path, column in columns.items()}
-    shares = {path: weighted_mean(columns[path][used], weights[used]) for path, used in known.items() if used.any()}
-    if not shares:
+    rounding = stored_or_computed(run, "rounding", partial(_rounded_away, run, adapter), adapter=adapter)
+    if rounding is None:
         return ""
+    shares = rounding["share"].to_series().to_dict()
     largest, dtypes = max(shares, key=lambda path: shares[path]), dict.fromkeys(run.components["dtype"].values.tolist())
     return (
         f"<p><b>Rounding.</b> The layers' outputs are {escape(', '.join(dtypes))}. In that type, base + delta rounds "
@@ -148,6 +148,17 @@ def _rounded_away_html(run: Run, adapter: str) -> str:
         f"components; at most {format_percent(shares[largest])}, in {escape(largest)}), where the adapter doesn't "
         "change the model at all. JS on this page is that of base + delta before this rounding.</p>"
     )
+
+
+def _rounded_away(run: Run, adapter: str) -> xr.Dataset | None:
+    """Return by component the mean share of features whose change disappears in rounding; None if not measured."""
+    from lorascope.analyze.measuring.sources import captured_measure  # numba takes a quarter of a second
+
+    measured, weights = captured_measure(run, "swallowed", adapter), token_weights(run)
+    columns = {} if measured is None else dict(zip(run.component_paths, measured.values.T, strict=True))
+    known = {path: np.isfinite(column) for path, column in columns.items()}
+    shares = {path: weighted_mean(columns[path][used], weights[used]) for path, used in known.items() if used.any()}
+    return xr.Dataset({"share": ("component", [*shares.values()])}, {"component": [*shares]}) if shares else None
 
 
 def _flatten_entries(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:

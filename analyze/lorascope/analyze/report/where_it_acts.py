@@ -6,7 +6,6 @@ from itertools import groupby
 import numpy as np
 import xarray as xr
 
-from lorascope.analyze.figures import js_figure, position_figure
 from lorascope.analyze.results.format import format_error, format_number, format_percent
 
 from .markup import figure, section
@@ -92,6 +91,8 @@ def _number_ranges(numbers: Sequence[int]) -> list[str]:
 
 def where_it_acts_section(result: xr.DataTree) -> str:
     """Return the HTML section on where the adapter acts, from the result of `qualify`: map and line."""
+    from lorascope.analyze.figures import js_figure, position_figure  # plotly takes half a second
+
     cells = set(zip(*(result.dataset[key].values.tolist() for key in ("layer", "kind")), strict=True))
     shared = len(cells) < result.sizes["component"]
     sums = "a cell with several components shows their mean" if shared else "the cells add up to MIUB"

@@ -11,7 +11,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import netCDF4
 from blake3 import blake3
 
 from lorascope.stores.errors import Problem, StoreError
@@ -70,6 +69,8 @@ def add_digests(path: Path) -> None:
         with atomic_write(file) as partial:
             partial.write_text(json.dumps(document, indent=2))
     else:
+        import netCDF4  # a tenth of a second
+
         with netCDF4.Dataset(path, "a") as dataset:
             dataset.setncattr_string(DIGEST, value)  # HDF5 has no checksum of such texts: it can be replaced in place
     digest = _digest(path, mark)
@@ -82,6 +83,8 @@ def add_digests(path: Path) -> None:
 def read_attributes(path: Path) -> Mapping[str, Any]:
     """Return the root attributes of a saved result; raises StoreError if they can't be read."""
     if path.suffix == ".nc":
+        import netCDF4
+
         try:
             with netCDF4.Dataset(path) as dataset:
                 return {name: dataset.getncattr(name) for name in dataset.ncattrs()}

@@ -69,8 +69,7 @@ def open_result(path: str | Path) -> xr.DataTree:
         warn_if_changed(Path(path))
     options: dict[str, Any] = {"engine": "netcdf4"} if is_netcdf else {"engine": "zarr", "consolidated": False}
     stored = xr.open_datatree(path, cache=False, drop_variables=[DONE], **options)
-    nodes = {node.path: _decode_dataset(node.to_dataset(inherit=False)) for node in stored.subtree}
-    tree = xr.DataTree.from_dict(nodes)
+    tree = decode_labels(stored)
     tree.set_close(stored.close)
     return tree
 
@@ -102,6 +101,12 @@ def _encode_dataset(dataset: xr.Dataset) -> xr.Dataset:
         own = {"contiguous": False, "chunksizes": chunks, "fletcher32": True, "compressors": COMPRESSORS}
         variable.encoding = {**variable.encoding, **own}
     return dataset
+
+
+def decode_labels(tree: xr.DataTree) -> xr.DataTree:
+    """Return the tree that `encode_labels` was given: labels in place of codes and their tables, and with indexes."""
+    nodes = {node.path: _decode_dataset(node.to_dataset(inherit=False)) for node in tree.subtree}
+    return xr.DataTree.from_dict(nodes)
 
 
 def _decode_dataset(dataset: xr.Dataset) -> xr.Dataset:

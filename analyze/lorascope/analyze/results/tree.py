@@ -14,6 +14,8 @@ from .weights import standard_error
 CHUNK_TOKENS = 16_384
 CHUNK_COMPONENTS = 16
 """Chunks of a result have 1 MB of float32, so that reading a column or a range of tokens loads little else."""
+MOST_MISMATCH = 1e-2
+"""Relative difference of js above which stored states aren't the captured ones; rounding causes about 1e-6."""
 
 
 def require_result(result: object) -> None:
@@ -51,6 +53,20 @@ def result_tree(tokens: xr.Dataset, samples: xr.Dataset) -> xr.DataTree:
         name for name in root.coords if name not in root.xindexes
     ]  # a child inherits only the coordinates with an index
     return xr.DataTree.from_dict({"/": root, "tokens": tokens.drop_vars(own), "samples": samples})
+
+
+def mismatch_warning(result: xr.DataTree, run: Run) -> str | None:
+    """Return a warning text if js from stored states differs from js measured at capture, otherwise None.
+
+    States stored as bfloat16 (`--store bf16`) may differ; for others only rounding is expected.
+    """
+    narrowed = run.attributes.get("provenance", {}).get("settings", {}).get("store") == "bf16"
+    if narrowed or not result.attrs["fidelity_max"] > MOST_MISMATCH:
+        return None
+    return (
+        f"js from the store is off by {result.attrs['fidelity_max']:.2g} of what was measured during capture, far "
+        "above rounding: these may not be the states that were captured; run `lorascope verify`"
+    )
 
 
 def run_attributes(run: Run, adapter: str | None) -> dict[str, str]:

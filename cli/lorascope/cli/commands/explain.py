@@ -3,7 +3,7 @@
 from lorascope.stores.reading.require_run import require_store
 
 from ..options import AdapterName, RunPath, Workers
-from ..screen import print_text, progress_bar
+from ..screen import aside, print_text, progress_bar, say
 
 
 def explain(run: RunPath, /, *, adapter: AdapterName = None, workers: Workers = None) -> None:
@@ -15,6 +15,7 @@ def explain(run: RunPath, /, *, adapter: AdapterName = None, workers: Workers = 
 
     from lorascope import analyze
     from lorascope.analyze.report import paragraph
+    from lorascope.analyze.report.explain import stored_note
     from lorascope.stores import open_run
 
     opened = open_run(place)
@@ -22,3 +23,5 @@ def explain(run: RunPath, /, *, adapter: AdapterName = None, workers: Workers = 
         explanation = analyze.explain(opened, adapter=adapter, n_workers=workers, progress=update)
     for question, answer in paragraph(opened, explanation):
         print_text(f"{question} {answer}\n")
+    if note := stored_note(opened, explanation[:-1]):
+        say(note, to=aside)

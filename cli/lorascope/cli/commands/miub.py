@@ -194,7 +194,7 @@ def _compare_with_first(results: "Sequence[xr.DataTree]") -> tuple[list["xr.Data
 
 def _print_conclusion(result: "xr.DataTree", run: "Run", *, full: bool, name: str = "") -> None:
     """Print a run's MIUB with its error, sample size, and what limits it, such as incomplete samples or NaN."""
-    from lorascope.analyze.miub.miub import mismatch_warning
+    from lorascope.analyze.results.tree import mismatch_warning
 
     attrs = result.attrs
     say(

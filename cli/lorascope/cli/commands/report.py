@@ -1,12 +1,13 @@
 """`lorascope report`."""
 
 from pathlib import Path
+from typing import Any
 
 from lorascope.analyze.results.options import refuse_unwritable
 from lorascope.stores.reading.require_run import require_store
 
 from ..options import AdapterName, Components, RunPath, Workers
-from ..screen import progress_bar, say
+from ..screen import aside, progress_bar, say
 
 
 def report(
@@ -36,6 +37,16 @@ def report(
     opened = [open_run(place) for place in places]
     page = out if out is not None else page_path(opened[0], "-compared.html" if more else ".html")
     refuse_unwritable(page, "out")  # before the work, not after it
+    notes = list[str]()
     with progress_bar("report") as update:
-        write_report(opened, page, adapter=adapter, component=component or None, n_workers=workers, progress=update)
+
+        def report_progress(done: int, total: int, part: str = "") -> None:
+            """Draw the bar, and keep the note on numbers of an earlier call."""
+            update(done, total)
+            notes.extend([part] * bool(part))
+
+        options: dict[str, Any] = {"adapter": adapter, "component": component or None, "n_workers": workers}
+        write_report(opened, page, progress=report_progress, **options)
     say(f"report: {page}")
+    for note in notes:
+        say(note, to=aside)
