@@ -8,7 +8,7 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from importlib.metadata import version
 from importlib.resources import files
 from importlib.util import find_spec
@@ -36,16 +36,14 @@ for error in write_fig_from_object_sync(jobs, kopts={"mathjax": False}):  # whic
     sys.stderr.write(f"{error}\\n")
 """
 """Script of another process, which draws figures and reports the ones that it can't draw."""
-Draw = Callable[[Mapping[str, Mapping[str, Any]]], Mapping[str, bytes]]
-"""Function that draws figures (data and layout by name) and returns pictures by name, as SVG."""
 _logger = logging.getLogger(__name__)
 
 
-def document(title: str, subtitle: str, body: str, draw_figures: Draw | None = None) -> str:
+def document(title: str, subtitle: str, body: str, pictures: Mapping[str, bytes] | None = None) -> str:
     """Return the HTML of a page: title and subtitle (plain text), `body` (HTML), and a footer with the version.
 
     The page's script draws its figures. If kaleido and a Chrome are installed, each figure has a picture as well.
-    `draw_figures` are those of `with_pictures`.
+    `pictures` are SVG by name of a figure; by default they are drawn now.
     """
     from plotly.offline import get_plotlyjs  # type: ignore[import-untyped]  # half a second; plotly ships no types
 
@@ -57,7 +55,7 @@ def document(title: str, subtitle: str, body: str, draw_figures: Draw | None = N
         f'<!DOCTYPE html><html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
         f'<meta http-equiv="Content-Security-Policy" content="{_content_policy(scripts)}">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<style>{_read_resource('style.css')}</style></head><body>{header}{with_pictures(body, draw_figures)}{footer}"
+        f"<style>{_read_resource('style.css')}</style></head><body>{header}{with_pictures(body, pictures)}{footer}"
         f"{''.join(f'<script>{code}</script>' for code in scripts)}</body></html>\n"
     )
 
@@ -74,14 +72,20 @@ def _content_policy(scripts: list[str]) -> str:
     return f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; img-src data: blob:; base-uri 'none'"
 
 
-def with_pictures(body: str, draw_figures: Draw | None = None) -> str:
+def figures_of(body: str) -> dict[str, Any]:
+    """Return the figures (data and layout by name) in a page's body (HTML)."""
+    return {match[2]: json.loads(match[4]) for match in _FIGURE.finditer(body)}
+
+
+def with_pictures(body: str, pictures: Mapping[str, bytes] | None = None) -> str:
     """Return a page's body (HTML) with a picture of each figure, which viewers without scripts show.
 
     Without kaleido (plotly's exporter) or a Chrome, the body stays as it is. Figures that can't be drawn, or whose
-    picture is too large, get none. `draw_figures` returns pictures by name, by default those that `draw` makes.
+    picture is too large, get none. `pictures` are SVG by name; by default `draw` makes them.
     """
-    figures = {match[2]: json.loads(match[4]) for match in _FIGURE.finditer(body)}
-    pictures = (draw_figures or draw)(figures) if figures else {}
+    if pictures is None:
+        figures = figures_of(body)
+        pictures = draw(figures) if figures else {}
 
     def with_picture(match: re.Match[str]) -> str:
         """Return a figure's HTML with its picture, or unchanged without a picture or if that is too large."""

@@ -14,6 +14,7 @@ from lorascope.stores.checking.verify import open_as_written
 from lorascope.stores.names import Patterns
 from lorascope.stores.progress import Progress
 from lorascope.stores.reading.read import RunLike
+from lorascope.stores.threads import limiting_blas_to_one_thread
 
 
 class Explanation(NamedTuple):
@@ -68,8 +69,14 @@ def explain(
         If no sample is wholly committed, the adapter changes no component, or a chunk is broken.
     """
     run = open_as_written(run)
-    options: dict[str, Any] = {"n_workers": n_workers, "progress": progress}
-    qualified = qualified_numbers(run, adapter=adapter, component=component, **options)
+    options: dict[str, Any] = {"adapter": adapter, "component": component, "n_workers": n_workers, "progress": progress}
+    return complete_explanation(run, qualified_numbers(run, **options), **options)
+
+
+def complete_explanation(
+    run: Run, qualified: xr.DataTree, *, adapter: str | None, component: str | Sequence[str] | None, **options: Any
+) -> Explanation:
+    """Compute all of `explain` that follows from the result of `qualified_numbers`, whose options it takes."""
     options["paths"] = qualified.dataset["component"].values.tolist()
     some = "it is only known of all components, and some were chosen"
     reasons = {} if component is None else dict.fromkeys(("ablation", "importance"), some)
@@ -126,7 +133,8 @@ def _compute(name: str, run: Run, adapter: str | None, **options: Any) -> Any:
 
     functions: dict[str, Any] = {"ablation": ablation_by_part, "directions": partial(_directions, **options)}
     functions |= {"changes": changes, "importance": importance, "replies": reply_words}
-    with dask.config.set(scheduler=dask.threaded.get):  # a name would make it import `distributed`, half a second
+    # A name would make Dask import `distributed`, half a second; threads of BLAS would wait for each other in loops.
+    with dask.config.set(scheduler=dask.threaded.get), limiting_blas_to_one_thread():
         return functions[name](run, adapter=adapter)
 
 

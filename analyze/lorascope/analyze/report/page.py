@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from functools import partial
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,8 @@ from lorascope.stores.visible import one_line
 
 from .changed import answer_what_changed, answer_where_it_changes
 from .changed_tables import what_changed_section
-from .document import document, draw
-from .explain import Explanation, explain, qualified_numbers, stored_note
+from .document import document, draw, figures_of
+from .explain import Explanation, complete_explanation, qualified_numbers, stored_note
 from .helped import answer_whether_it_helps, choices_per_item, scores_section
 from .learned import answer_which_directions, directions_section
 from .markup import contents, escape, notice, with_code
@@ -88,9 +88,13 @@ def write_report(
     options: dict[str, Any] = {"adapter": adapter, "component": component, "n_workers": n_workers}
     options["progress"] = progress
     if len(opened) == 1:
-        explanation = explain(opened[0], **options)
-        notes = [stored_note(opened[0], explanation[:-1])]
-        text = _report_html(opened[0], explanation, notes[0], view_page, options)
+        (run,), result = opened, qualified_numbers(opened[0], **options)
+        section = where_it_acts_section(result)
+        with ThreadPoolExecutor(1) as pool:  # Chrome takes seconds to start
+            pictures = pool.submit(_stored_pictures, run, figures_of(section), adapter=adapter, options=component)
+            explanation = complete_explanation(run, result, **options)
+            notes = [stored_note(run, explanation[:-1])]
+            text = _report_html(run, explanation, section, pictures.result(), notes[0], view_page)
     else:
         from .comparison import comparison_html  # it imports plotly
 
@@ -135,9 +139,14 @@ def paragraph(run: Run, explanation: Explanation) -> list[tuple[str, str]]:
 
 
 def _report_html(
-    run: Run, explanation: Explanation, note: str, view_page: str | None, options: Mapping[str, Any]
+    run: Run,
+    explanation: Explanation,
+    where_it_acts: str,
+    pictures: Mapping[str, bytes],
+    note: str,
+    view_page: str | None,
 ) -> str:
-    """Return the HTML of the report on one run; `note` is that of `stored_note`."""
+    """Return the HTML of the report on one run, given a section with its figures' pictures, and the `stored_note`."""
     result = explanation.qualified
     opening = "".join(
         f'<p class="opening"><b>{escape(question)}</b> {with_code(answer)}</p>'
@@ -149,12 +158,11 @@ def _report_html(
         what_matters_section(explanation),
         directions_section(run, explanation),
         scores_section(run),
-        where_it_acts_section(result),
+        where_it_acts,
         samples_section(run, result, view_page),
         trust_section(run, result, note),
     )
     body, warnings = "".join(sections), "".join(map(notice, notices(run, result)))
-    pictures = partial(_stored_pictures, run, adapter=options["adapter"], options=options["component"])
     return document(TITLE, describe_run(run, result), f"{opening}{warnings}{contents(body)}{body}", pictures)
 
 
