@@ -85,7 +85,7 @@ def with_pictures(body: str, pictures: Mapping[str, bytes] | None = None) -> str
     """
     if pictures is None:
         figures = figures_of(body)
-        pictures = draw(figures) if figures else {}
+        pictures = draw(figures, kind="svg", width=WIDTH) if figures else {}
 
     def with_picture(match: re.Match[str]) -> str:
         """Return a figure's HTML with its picture, or unchanged without a picture or if that is too large."""
@@ -97,9 +97,7 @@ def with_pictures(body: str, pictures: Mapping[str, bytes] | None = None) -> str
     return _FIGURE.sub(with_picture, body)
 
 
-def draw(
-    figures: Mapping[str, Mapping[str, Any]], *, kind: Literal["svg", "webp"] = "svg", width: int = WIDTH
-) -> dict[str, bytes]:
+def draw(figures: Mapping[str, Mapping[str, Any]], *, kind: Literal["svg", "webp"], width: int) -> dict[str, bytes]:
     """Draw figures (data and layout by name); return pictures by name, none without kaleido or Chrome.
 
     Another process draws all figures with one Chrome, because a browser that dies can leave kaleido waiting for ever.

@@ -21,7 +21,7 @@ from lorascope.stores.visible import one_line
 
 from .changed import answer_what_changed, answer_where_it_changes
 from .changed_tables import what_changed_section
-from .document import document, draw, figures_of
+from .document import WIDTH, document, draw, figures_of
 from .explain import Explanation, complete_explanation, qualified_numbers, stored_note
 from .helped import answer_whether_it_helps, choices_per_item, scores_section
 from .learned import answer_which_directions, directions_section
@@ -171,7 +171,7 @@ def _stored_pictures(run: Run, figures: Mapping[str, Mapping[str, Any]], **optio
 
     def compute() -> xr.Dataset | None:
         """Return pictures as texts, None if nothing can draw them."""
-        texts = {name: picture.decode() for name, picture in draw(figures).items()}
+        texts = {name: picture.decode() for name, picture in draw(figures, kind="svg", width=WIDTH).items()}
         values = ("figure", np.array([*texts.values()], object))
         return xr.Dataset({"svg": values}, {"figure": [*texts]}) if texts else None
 
