@@ -94,7 +94,8 @@ def write_report(
             pictures = pool.submit(_stored_pictures, run, figures_of(section), adapter=adapter, options=component)
             explanation = complete_explanation(run, result, **options)
             notes = [stored_note(run, explanation[:-1])]
-            text = _report_html(run, explanation, section, pictures.result(), notes[0], view_page)
+            body = _report_body(run, explanation, section, notes[0], view_page)
+            text = document(TITLE, describe_run(run, result), body, pictures.result())
     else:
         from .comparison import comparison_html  # it imports plotly
 
@@ -138,15 +139,8 @@ def paragraph(run: Run, explanation: Explanation) -> list[tuple[str, str]]:
     return [(question, one_line(answer)) for question, answer in answers.items()]
 
 
-def _report_html(
-    run: Run,
-    explanation: Explanation,
-    where_it_acts: str,
-    pictures: Mapping[str, bytes],
-    note: str,
-    view_page: str | None,
-) -> str:
-    """Return the HTML of the report on one run, given a section with its figures' pictures, and the `stored_note`."""
+def _report_body(run: Run, explanation: Explanation, js_section: str, note: str, view_page: str | None) -> str:
+    """Return the HTML of a report's body, given its section on where the adapter acts, and the `stored_note`."""
     result = explanation.qualified
     opening = "".join(
         f'<p class="opening"><b>{escape(question)}</b> {with_code(answer)}</p>'
@@ -158,12 +152,12 @@ def _report_html(
         what_matters_section(explanation),
         directions_section(run, explanation),
         scores_section(run),
-        where_it_acts,
+        js_section,
         samples_section(run, result, view_page),
         trust_section(run, result, note),
     )
     body, warnings = "".join(sections), "".join(map(notice, notices(run, result)))
-    return document(TITLE, describe_run(run, result), f"{opening}{warnings}{contents(body)}{body}", pictures)
+    return f"{opening}{warnings}{contents(body)}{body}"
 
 
 def _stored_pictures(run: Run, figures: Mapping[str, Mapping[str, Any]], **options: Any) -> dict[str, bytes]:

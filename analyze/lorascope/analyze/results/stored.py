@@ -45,50 +45,30 @@ def stored_or_computed(
 ) -> Result:
     """Return the result of `compute` from its file if it was computed before, else compute it and write that file.
 
-    The file is in `results_folder(run)`, without which nothing is written; nor is it where the folder can't be.
+    A result of `name` must depend on nothing but the run's content, adapter (by default its first one), options (such
+    as chosen components, each choice with a file of its own), further `inputs`, and the code. Read from the file, it
+    has the attribute `computed`: when it was. None isn't written, nor is anything where the folder can't be.
 
-    Parameters
-    ----------
-    run
-        An open run that was compared with its digests (`open_as_written`).
-    name
-        Name of the function that computes the result.
-    compute
-        Called without arguments; its result must depend on nothing but run, adapter, options, inputs and the code.
-        None isn't written.
-    adapter
-        Name of the adapter; the run's first one if None.
-    options
-        Chosen components, or whatever else changes numbers; each choice has a file of its own.
-    inputs
-        What else the result is computed from, as text; a file with other inputs is replaced.
-
-    Returns
-    -------
-    xarray.Dataset or xarray.DataTree
-        Read from the file, it has the attribute `computed`, the time at which it was computed.
-
-    Notes
-    -----
-    The file is the BLAKE3 digest (32 bytes) of what determines the numbers and of the rest; the rest is in safetensors
-    format. What determines them are the run's name, attributes and digests of rows, adapter, options, and the code. A
-    file that is damaged, or of another run, rows, options or code, doesn't fit this digest, and is replaced.
+    The file is a BLAKE3 digest (32 bytes), then safetensors. The digest is that of all the above and of the content: a
+    file that is damaged, or of another run, row, option or code, doesn't fit it, and is replaced.
     """
     folder = results_folder(run)
     about = [adapter or run.adapters[0], options]
     path = None if folder is None else folder / f"{name}-{blake3(json.dumps(about).encode()).hexdigest()[:8]}"
-    determined_by = json.dumps([run.place.name, run.attributes, rows_digest(run), name, about, inputs, code_digest()])
+    origin = json.dumps([run.place.name, run.attributes, rows_digest(run), name, about, inputs, code_digest()])
+    digest = blake3(origin.encode())
     if path is not None:
         with suppress(OSError, StoreError):
             file = read_regular(path, at_most=MOST_BYTES)
-            if _digest(determined_by, file[DIGEST_BYTES:]) == file[:DIGEST_BYTES]:
-                stored: Result = _unpacked(file[DIGEST_BYTES:])
+            content = file[DIGEST_BYTES:]
+            if digest.copy().update(content).digest() == file[:DIGEST_BYTES]:
+                stored: Result = _unpacked(content)
                 return stored
     result = compute()
     if path is not None and result is not None:
         content = _packed(result)
         with suppress(OSError), atomic_write(path) as partial:  # the folder can't be written to, or the disk is full
-            partial.write_bytes(_digest(determined_by, content) + content)
+            partial.write_bytes(digest.update(content).digest() + content)
     return result
 
 
@@ -102,21 +82,12 @@ def results_folder(run: Run) -> Path | None:
 
 @cache
 def code_digest() -> str:
-    """Return a digest of the code and the versions of packages that compute results, in hexadecimal.
-
-    The version of lorascope alone doesn't change with each change of its code.
-    """
+    """Return a digest of the code and package versions that determine results: it changes more often than ours."""
     digest = blake3(" ".join(version(package) for package in (*NUMERIC_PACKAGES, "scikit-learn", "numba")).encode())
-    for package in CODE:
-        folder = files(f"lorascope.{package}")
-        for file in sorted(Path(str(folder)).rglob("*.py")):
+    for folder in (Path(str(files(f"lorascope.{package}"))) for package in CODE):
+        for file in sorted(folder.rglob("*.py")):
             digest.update(file.read_bytes())
     return digest.hexdigest()
-
-
-def _digest(determined_by: str, content: bytes) -> bytes:
-    """Return the digest of a file's content and of what determines its numbers."""
-    return blake3(determined_by.encode()).update(content).digest()
 
 
 def _packed(result: xr.Dataset | xr.DataTree) -> bytes:
@@ -126,10 +97,9 @@ def _packed(result: xr.Dataset | xr.DataTree) -> bytes:
         dataset = node.to_dataset(inherit=False)
         variables = {}
         for name, variable in dataset.variables.items():
-            values, texts = variable.values, None
-            if values.dtype.kind in "OU":
-                texts = values.ravel().tolist()
-            else:
+            values = variable.values
+            texts = values.ravel().tolist() if values.dtype.kind in "OU" else None
+            if texts is None:
                 arrays[f"{node.path}:{name}"] = np.ascontiguousarray(values)
             variables[name] = (variable.dims, values.shape, variable.attrs, texts, name in dataset.coords)
         nodes[node.path] = (variables, dataset.attrs)

@@ -43,10 +43,10 @@ def report(
         def report_progress(done: int, total: int, part: str = "") -> None:
             """Draw the bar, and keep the note on numbers of an earlier call."""
             update(done, total)
-            notes.extend([part] * bool(part))
+            notes.append(part)
 
         options: dict[str, Any] = {"adapter": adapter, "component": component or None, "n_workers": workers}
         write_report(opened, page, progress=report_progress, **options)
     say(f"report: {page}")
-    for note in notes:
+    for note in filter(None, notes):
         say(note, to=aside)
