@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from .compiled import EXACT, SUM, compiled
+from .compiled import EXACT, SUM, compiled, prefer_512_bits
 
 GRID_POINTS, GRID_EDGE = 48, 3.5
 """Points along each axis of the grid for densities, and its distance from middle to edge in standard deviations."""
@@ -31,6 +31,7 @@ SUFFICIENT_SHARE, STEEPEST_SHARE, NARROWEST, MOST_TRIALS = 1e-3, 0.9, 0.1, 20
 @compiled(SUM)
 def _dot(a: Any, b: Any) -> Any:
     """Return the dot product of two vectors."""
+    prefer_512_bits()
     total = 0.0
     for j in range(a.shape[0]):
         total += a[j] * b[j]
@@ -40,6 +41,7 @@ def _dot(a: Any, b: Any) -> Any:
 @compiled(EXACT)
 def _project(side: Any, along: Any, out: Any) -> None:
     """Fill `out` (point,) with the projections of the points of a side onto the direction `along`."""
+    prefer_512_bits()
     out[:] = 0.0
     for d in range(side.shape[0]):
         row, weight = side[d], along[d]
@@ -61,6 +63,7 @@ def _make_unit(along: Any, before: Any) -> None:
 @compiled(EXACT)
 def _smooth(counts: Any, kernel_u: Any, kernel_v: Any, joint: Any) -> None:
     """Fill `joint` with the product of the matrices `kernel_u`, `counts` and `kernel_v`, all (grid, grid)."""
+    prefer_512_bits()
     row = np.empty(GRID_POINTS)
     for i in range(GRID_POINTS):
         row[:] = 0.0

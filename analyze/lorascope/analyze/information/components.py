@@ -181,7 +181,8 @@ def component_blocks(source: Source, tokens: Bool[np.ndarray, " token"] | None =
         with np.errstate(over="ignore", invalid="ignore"):  # tokens that aren't finite are dropped
             delta = factor_delta(source, block.factor[name]) if is_factored else block.delta[name]
             finite = np.isfinite(base + delta).all(axis=1)
-        yield _TokenStates(block.tokens[finite], base[finite], delta[finite])
+        states = _TokenStates(block.tokens, base, delta)
+        yield states if finite.all() else _TokenStates(*(values[finite] for values in states))
 
 
 def component_pairs(source: Source, plan: Plan) -> ComponentPairs:

@@ -113,12 +113,15 @@ def _find_maxima(
     best pairs in `waves`. Starts not above chance are skipped; without `is_sure` the first start is used in any case.
     """
     dx, n = sides[0].shape
-    parts = []
+    values, weights = [], np.full(n, 1 / n, np.float32)
     for side, tried in zip(sides, waves, strict=True):
         phase = (tried @ side).astype(np.float32)  # precise enough for choosing starts
-        both = np.concatenate([np.cos(phase), np.sin(phase)])
-        parts.append(both - both.mean(axis=1, keepdims=True))
-    squares = (parts[0] @ parts[1].T / n) ** 2
+        both = np.empty((2, *phase.shape), np.float32)
+        np.cos(phase, out=both[0])
+        np.sin(phase, out=both[1])
+        values.append(both.reshape(-1, n))
+    of_x, of_y = values
+    squares = (of_x @ of_y.T / n - np.outer(of_x @ weights, of_y @ weights)) ** 2
     squares = squares.reshape(2, len(waves[0]), 2, len(waves[1])).sum(axis=(0, 2))
     climbed: list[tuple[float, np.ndarray]] = []
     while len(climbed) < most:

@@ -154,7 +154,7 @@ def gaussian_lower_bound(pairs: Pairs, settings: Settings) -> float:
     ratios[is_own] = -np.inf
     most = float(ratios.max())
     ratios -= np.float32(most)
-    excess = most + math.log(float(np.exp(ratios).sum(dtype=np.float64)) / n_pairs)
+    excess = most + math.log(float(np.exp(ratios).sum(axis=1).sum(dtype=np.float64)) / n_pairs)
     if excess <= NEGLIGIBLE:
         return value - max(excess, 0.0)
     ratios *= np.float32(SCALE_STEP)
@@ -162,8 +162,8 @@ def gaussian_lower_bound(pairs: Pairs, settings: Settings) -> float:
     powers, best = np.ones_like(factors), 0.0
     for step in range(1, round(1 / SCALE_STEP) + 1):
         powers *= factors
-        scale = step * SCALE_STEP
-        best = max(best, scale * (value - most) - math.log(float(powers.sum(dtype=np.float64)) / n_pairs))
+        mean = float(powers.sum(axis=1).sum(dtype=np.float64)) / n_pairs
+        best = max(best, step * SCALE_STEP * (value - most) - math.log(mean))
     return best
 
 

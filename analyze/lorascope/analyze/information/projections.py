@@ -11,8 +11,8 @@ Sides = Callable[[], Iterable[Sequence[np.ndarray]]]
 
 N_EXTRA = 10
 """Number of extra random directions, which make the last axes more accurate."""
-PIECE_VALUES = 2**20
-"""Number of values of a block that are converted to float64 at a time: 8 MiB."""
+PIECE_VALUES = 2**17
+"""Number of values of a block that are converted to float64 at a time: 1 MiB, which stays in the cache."""
 VARIANCE_TOLERANCE = 1e-13
 """Share of the first axis' variance below which a variance is rounding of float64."""
 WHITE_TOLERANCE = 1e-10

@@ -167,6 +167,8 @@ def _refuse_unused(why: str, **options: object) -> None:
 
 def _print_estimates(result: "xr.Dataset", run: "Run", *, bound: bool, full: bool) -> None:
     """Print estimates of mutual information: a conclusion, a table by component, and with `full` all remarks."""
+    from lorascope.analyze.information.evidence import NEAR_CEILING
+
     name = "panel" if "panel" in result["estimator"].values else str(result["estimator"].values[0])
     is_screen = "verdict" not in result
     panel, against = result.sel(estimator=name), result.attrs["against"]
@@ -182,7 +184,7 @@ def _print_estimates(result: "xr.Dataset", run: "Run", *, bound: bool, full: boo
         say(line)
     head, components = _shorten_paths(result["component"].values.tolist())
     table = _bound_table(result) if bound else _screen_table(result) if is_screen else _value_table(panel)
-    largest = "neighbours" if is_screen else "mi"
+    largest = "copula" if is_screen else "mi"
     table = table.assign(component=components).sort_values(largest, ascending=False, kind="stable")
     table = table[["component", *table.columns.drop("component")]]
     js = "MIUB" if against == "lora" else "JS alone"
@@ -195,6 +197,10 @@ def _print_estimates(result: "xr.Dataset", run: "Run", *, bound: bool, full: boo
     print_frame(table, title, units=units, names=names, largest=largest, full=full)
     if not bound:
         say(f"axes: the principal axes of base + {against} between which it is measured")
+    if is_screen:
+        neighbours = result.sel(estimator=SCREENING[1])
+        n_full = int((neighbours["value"] >= NEAR_CEILING * neighbours["ceiling"]).sum())
+        say(f"nearest neighbours can't see more, and are near their ceiling, in {n_full} of {n_all}")
     if full or is_screen:
         others = [other for other in result["estimator"].values.tolist() if other != name]
         for line in (
