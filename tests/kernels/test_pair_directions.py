@@ -81,13 +81,13 @@ def test_the_covariance_of_waves_and_its_gradient(n: int) -> None:
     rng = np.random.default_rng(3)
     x, y = rng.normal(size=(3, n)), rng.normal(size=(2, n))
     y[0] += np.sin(2 * x[0])
-    both, slopes, waves = rng.normal(size=5), np.empty(5), np.empty((4, n))
+    both, slopes = rng.normal(size=5), np.empty(5)
 
     def expected(at: np.ndarray) -> float:
         sides = [np.stack([np.cos(phase), np.sin(phase)]) for phase in (at[:3] @ x, at[3:] @ y)]
         return -float((np.cov(*sides, bias=True)[:2, 2:] ** 2).sum())
 
-    value = wave_covariance_and_slopes(both, x, y, waves, slopes)
+    value = wave_covariance_and_slopes(both, x, y, slopes)
     assert value == pytest.approx(expected(both), rel=1e-12)
     np.testing.assert_allclose(slopes, approx_fprime(both, expected, 1e-7), atol=1e-6)
 
@@ -105,7 +105,7 @@ def test_a_climb_takes_the_steps_of_scipy(n_steps: int, d: int) -> None:
 
         def negative(both: np.ndarray, x: np.ndarray = x, y: np.ndarray = y) -> tuple[float, np.ndarray]:
             slopes = np.empty(len(both))
-            return wave_covariance_and_slopes(both, x, y, np.empty((4, 300)), slopes), slopes
+            return wave_covariance_and_slopes(both, x, y, slopes), slopes
 
         expected = minimize(negative, start, jac=True, method="L-BFGS-B", options={"maxiter": n_steps})
         if np.abs(expected.x).max() > 50:  # 300 rows say nothing of such waves, and rounding grows tenfold a step
@@ -120,4 +120,4 @@ def test_a_climb_takes_the_steps_of_scipy(n_steps: int, d: int) -> None:
 
 
 def wave_value(x: np.ndarray, y: np.ndarray, both: np.ndarray) -> float:
-    return -wave_covariance_and_slopes(both, x, y, np.empty((4, x.shape[1])), np.empty(len(both)))
+    return -wave_covariance_and_slopes(both, x, y, np.empty(len(both)))

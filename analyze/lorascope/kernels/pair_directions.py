@@ -1,6 +1,6 @@
 """Kernels for pairs of directions (a, b): covariance of waves along a.x and b.y, and steps to more mutual information.
 
-Sides are float64 (coordinate, point), contiguous and finite, so that loops over points read memory in order.
+Sides x and y are float64 (coordinate, point), contiguous and finite; BLAS does the products.
 """
 
 import math
@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from .compiled import EXACT, SUM, compiled, prefer_512_bits
+from .compiled import compiled
 
 GRID_POINTS, GRID_EDGE = 48, 3.5
 """Points along each axis of the grid for densities, and its distance from middle to edge in standard deviations."""
@@ -16,8 +16,6 @@ GRID_SPACING = 2 * GRID_EDGE / (GRID_POINTS - 1)
 """Distance between points of the grid in standard deviations."""
 DENSITY_FLOOR = 0.3
 """Density, in units of a single row at its own place, that is added before a ratio is taken."""
-NEGLIGIBLE_WEIGHT = 1e-20
-"""Weight in the smoothing of densities below which a product is far below the rounding of `DENSITY_FLOOR`."""
 MAX_STEPS, SHORTEST_STEP, LONGEST_STEP = 8, 0.05, 2.0
 """Largest number of Fisher scoring steps, and their smallest and largest length relative to a full step."""
 TINY = 1e-300
@@ -26,61 +24,6 @@ MEMORY, LEAST_SLOPE, LEAST_RISE = 10, 1e-5, 2.2e-9
 """Steps that a climb remembers, and the largest slope and the rise of a step at which it ends: those of SciPy."""
 SUFFICIENT_SHARE, STEEPEST_SHARE, NARROWEST, MOST_TRIALS = 1e-3, 0.9, 0.1, 20
 """Shares of the first slope that a step descends by, and that may remain; relative width and trials of a search."""
-
-
-@compiled(SUM)
-def _dot(a: Any, b: Any) -> Any:
-    """Return the dot product of two vectors."""
-    prefer_512_bits()
-    total = 0.0
-    for j in range(a.shape[0]):
-        total += a[j] * b[j]
-    return total
-
-
-@compiled(EXACT)
-def _project(side: Any, along: Any, out: Any) -> None:
-    """Fill `out` (point,) with the projections of the points of a side onto the direction `along`."""
-    prefer_512_bits()
-    out[:] = 0.0
-    for d in range(side.shape[0]):
-        row, weight = side[d], along[d]
-        for j in range(out.shape[0]):
-            out[j] += weight * row[j]
-
-
-@compiled()
-def _make_unit(along: Any, before: Any) -> None:
-    """Remove from `along` its components along the rows of `before`, and divide it by its length, in place."""
-    parts = np.empty(before.shape[0])
-    for m in range(before.shape[0]):
-        parts[m] = _dot(before[m], along)
-    for m in range(before.shape[0]):
-        along -= parts[m] * before[m]
-    along /= max(math.sqrt(_dot(along, along)), TINY)
-
-
-@compiled(EXACT)
-def _smooth(counts: Any, kernel_u: Any, kernel_v: Any, joint: Any) -> None:
-    """Fill `joint` with the product of the matrices `kernel_u`, `counts` and `kernel_v`, all (grid, grid)."""
-    prefer_512_bits()
-    row = np.empty(GRID_POINTS)
-    for i in range(GRID_POINTS):
-        row[:] = 0.0
-        for m in range(GRID_POINTS):
-            weight = kernel_u[i, m]
-            if weight > NEGLIGIBLE_WEIGHT:
-                of_counts = counts[m]
-                for j in range(GRID_POINTS):
-                    row[j] += weight * of_counts[j]
-        smoothed = joint[i]
-        smoothed[:] = 0.0
-        for m in range(GRID_POINTS):
-            weight = row[m]
-            if weight > NEGLIGIBLE_WEIGHT:
-                of_kernel = kernel_v[m]
-                for j in range(GRID_POINTS):
-                    smoothed[j] += weight * of_kernel[j]
 
 
 @compiled(inline=True)
@@ -94,14 +37,14 @@ def _cell(value: Any) -> tuple[int, float]:
 @compiled()
 def _information(u: Any, v: Any, kernels: Any, slope_u: Any, slope_v: Any) -> Any:
     """Return the mean log ratio (nats) of smoothed joint and product density; fill its slopes along u and v."""
-    counts, joint = np.zeros((GRID_POINTS, GRID_POINTS)), np.empty((GRID_POINTS, GRID_POINTS))
+    counts = np.zeros((GRID_POINTS, GRID_POINTS))
     for j in range(u.shape[0]):
         (i, s), (m, t) = _cell(u[j]), _cell(v[j])
         counts[i, m] += (1 - s) * (1 - t)
         counts[i, m + 1] += (1 - s) * t
         counts[i + 1, m] += s * (1 - t)
         counts[i + 1, m + 1] += s * t
-    _smooth(counts, kernels[0], kernels[1], joint)
+    joint = np.dot(np.dot(kernels[0], counts), kernels[1])
     of_u, of_v = joint.sum(axis=1), joint.sum(axis=0)
     total = of_u.sum()
     for i in range(GRID_POINTS):
@@ -119,53 +62,36 @@ def _information(u: Any, v: Any, kernels: Any, slope_u: Any, slope_v: Any) -> An
 
 
 @compiled()
-def _step(side: Any, at: Any, slope: Any, share: Any, before: Any, tried: Any) -> None:
-    """Fill `tried` with the unit direction that `share` of a Fisher scoring step leads to from the direction `at`."""
-    for d in range(side.shape[0]):
-        tried[d] = _dot(side[d], slope)
-    tried /= max(_dot(slope, slope), TINY)
-    along = _dot(at, tried)
-    for d in range(side.shape[0]):
-        tried[d] = at[d] + share * (tried[d] - at[d] * along)
-    _make_unit(tried, before)
+def _step(side: Any, at: Any, slope: Any, share: Any, before: Any) -> Any:
+    """Return the unit direction, orthogonal to `before`, that `share` of a Fisher scoring step leads to from `at`."""
+    step = np.dot(side, slope) / max(np.dot(slope, slope), TINY)
+    tried = at + share * (step - np.dot(at, step) * at)
+    if len(before):
+        tried -= np.dot(np.dot(before, tried), before)
+    return tried / max(math.sqrt(np.dot(tried, tried)), TINY)
 
 
 @compiled()
 def turn_pair(x: Any, y: Any, kernels: Any, before_x: Any, before_y: Any, at_x: Any, at_y: Any) -> Any:
-    """Turn a pair of unit directions to more mutual information, in place, and return whether it grew enough.
+    """Turn a pair of unit directions to more mutual information, and return whether it grew enough; else leave them.
 
-    Without enough growth the directions stay as they are.
-
-    Parameters
-    ----------
-    x, y
-        Float64 (coordinate, point), whitened.
-    kernels
-        Float64 (2, grid, grid): weights that smooth the density along each side.
-    before_x, before_y
-        Float64 (direction, coordinate), orthonormal: the directions stay orthogonal to these.
-    at_x, at_y
-        Float64 (coordinate,): the pair, changed in place.
+    `x` and `y` are whitened. `kernels` (2, grid, grid) are weights that smooth the density along each side. The pair,
+    `at_x` and `at_y` (coordinate,), is changed in place, and stays orthogonal to the orthonormal rows of `before_x` and
+    `before_y`.
     """
     n = x.shape[1]
-    u, v = np.empty(n), np.empty(n)
     slopes, new_slopes = np.empty((2, n)), np.empty((2, n))
-    here_x, here_y, tried_x, tried_y = at_x.copy(), at_y.copy(), np.empty_like(at_x), np.empty_like(at_y)
-    _project(x, here_x, u)
-    _project(y, here_y, v)
-    first = value = _information(u, v, kernels, slopes[0], slopes[1])
-    by_chance, share = (x.shape[0] + y.shape[0]) / n / 2, 1.0
+    here_x, here_y = at_x, at_y
+    first = value = _information(np.dot(here_x, x), np.dot(here_y, y), kernels, slopes[0], slopes[1])
+    by_chance, share = (len(x) + len(y)) / n / 2, 1.0
     for _ in range(MAX_STEPS):
-        _step(x, here_x, slopes[0], share, before_x, tried_x)
-        _step(y, here_y, slopes[1], share, before_y, tried_y)
-        _project(x, tried_x, u)
-        _project(y, tried_y, v)
-        information = _information(u, v, kernels, new_slopes[0], new_slopes[1])
+        tried_x = _step(x, here_x, slopes[0], share, before_x)
+        tried_y = _step(y, here_y, slopes[1], share, before_y)
+        information = _information(np.dot(tried_x, x), np.dot(tried_y, y), kernels, new_slopes[0], new_slopes[1])
         if information > value:
             is_little = information - value < by_chance / 4
-            here_x[:], here_y[:] = tried_x, tried_y
-            value, share = information, min(1.5 * share, LONGEST_STEP)
-            slopes, new_slopes = new_slopes, slopes
+            here_x, here_y, value = tried_x, tried_y, information
+            slopes, new_slopes, share = new_slopes, slopes, min(1.5 * share, LONGEST_STEP)
             if is_little:
                 break
         else:
@@ -178,40 +104,21 @@ def turn_pair(x: Any, y: Any, kernels: Any, before_x: Any, before_y: Any, at_x: 
     return is_more
 
 
-@compiled(SUM)
-def wave_covariance_and_slopes(both: Any, x: Any, y: Any, waves: Any, slopes: Any) -> Any:
+@compiled()
+def wave_covariance_and_slopes(both: Any, x: Any, y: Any, slopes: Any) -> Any:
     """Return minus the squared covariance of the waves exp(i a.x) and exp(i b.y); fill `slopes`, its gradient.
 
-    Parameters
-    ----------
-    both
-        Float64 (coordinate,): a and b joined, in radians per unit of x and y.
-    x, y
-        Float64 (coordinate, point).
-    waves
-        Float64 (4, point): scratch memory.
-    slopes
-        Float64 (coordinate,), filled: the gradient by `both`.
+    `both` has a and b joined, in radians per unit of x and y.
     """
     dx, n = x.shape
-    u, v, sin_u, sin_v = waves[0], waves[1], waves[2], waves[3]
-    _project(x, both[:dx], u)
-    _project(y, both[dx:], v)
-    for j in range(n):
-        sin_u[j], u[j] = math.sin(u[j]), math.cos(u[j])
-        sin_v[j], v[j] = math.sin(v[j]), math.cos(v[j])
-    c_u, s_u, c_v, s_v = u.sum() / n, sin_u.sum() / n, v.sum() / n, sin_v.sum() / n
-    cc, cs = _dot(u, v) / n - c_u * c_v, _dot(u, sin_v) / n - c_u * s_v
-    sc, ss = _dot(sin_u, v) / n - s_u * c_v, _dot(sin_u, sin_v) / n - s_u * s_v
-    for j in range(n):
-        a, b, c, d = u[j] - c_u, sin_u[j] - s_u, v[j] - c_v, sin_v[j] - s_v
-        u[j] = u[j] * (sc * c + ss * d) - sin_u[j] * (cc * c + cs * d)
-        v[j] = v[j] * (cs * a + ss * b) - sin_v[j] * (cc * a + sc * b)
-    for d in range(dx):
-        slopes[d] = -2 / n * _dot(x[d], u)
-    for d in range(y.shape[0]):
-        slopes[dx + d] = -2 / n * _dot(y[d], v)
-    return -(cc * cc + cs * cs + sc * sc + ss * ss)
+    u, v = np.dot(both[:dx], x), np.dot(both[dx:], y)
+    cos_u, sin_u, cos_v, sin_v = np.cos(u), np.sin(u), np.cos(v), np.sin(v)
+    a, b, c, d = cos_u - cos_u.mean(), sin_u - sin_u.mean(), cos_v - cos_v.mean(), sin_v - sin_v.mean()
+    ac, ad, bc, bd = np.dot(a, c) / n, np.dot(a, d) / n, np.dot(b, c) / n, np.dot(b, d) / n
+    slopes[:dx] = np.dot(x, cos_u * (bc * c + bd * d) - sin_u * (ac * c + ad * d))
+    slopes[dx:] = np.dot(y, cos_v * (ad * a + bd * b) - sin_v * (ac * a + bc * b))
+    slopes *= -2 / n
+    return -(ac * ac + ad * ad + bc * bc + bd * bd)
 
 
 @compiled()
@@ -251,7 +158,7 @@ def _next_trial(low: Any, high: Any, trial: Any, is_bracketed: Any, least: Any, 
 
 @compiled()
 def _search_line(
-    x: Any, y: Any, start: Any, direction: Any, value: Any, slope: Any, step: Any, waves: Any, point: Any, slopes: Any
+    x: Any, y: Any, start: Any, direction: Any, value: Any, slope: Any, step: Any, point: Any, slopes: Any
 ) -> Any:
     """Return (value, step) that descend enough from `start`, and fill `point` and `slopes`; step 0 if none is found.
 
@@ -262,8 +169,8 @@ def _search_line(
     width, width_before, least, most = 1e10, 2e10, 0.0, 5 * step
     for _ in range(MOST_TRIALS):
         point[:] = start + step * direction
-        f = wave_covariance_and_slopes(point, x, y, waves, slopes)
-        g = _dot(slopes, direction)
+        f = wave_covariance_and_slopes(point, x, y, slopes)
+        g = np.dot(slopes, direction)
         enough = value + step * SUFFICIENT_SHARE * slope
         is_narrow = is_bracketed and (step <= least or step >= most or most - least <= NARROWEST * most)
         if is_narrow or (f <= enough and abs(g) <= -STEEPEST_SHARE * slope):
@@ -292,33 +199,24 @@ def _search_line(
 def climb_covariance(x: Any, y: Any, both: Any, most_steps: Any) -> Any:
     """Climb to a maximum of the squared covariance of the waves exp(i a.x) and exp(i b.y), and return its value.
 
-    It takes the steps of SciPy's L-BFGS-B without bounds, without the interpreter.
-
-    Parameters
-    ----------
-    x, y
-        Float64 (coordinate, point).
-    both
-        Float64 (coordinate,): a and b joined, changed in place.
-    most_steps
-        Largest number of steps.
+    `both`, a and b joined, is changed in place. The steps are those of SciPy's L-BFGS-B without bounds.
     """
-    waves, slopes, point = np.empty((4, x.shape[1])), np.empty_like(both), np.empty_like(both)
+    slopes, point = np.empty_like(both), np.empty_like(both)
     moves, turns, weights = np.empty((most_steps, len(both))), np.empty((most_steps, len(both))), np.empty(most_steps)
-    value = wave_covariance_and_slopes(both, x, y, waves, slopes)
+    value = wave_covariance_and_slopes(both, x, y, slopes)
     n_done = n_known = 0
     while n_done < most_steps and np.abs(slopes).max() > LEAST_SLOPE:
         direction, first_known = -slopes, max(n_known - MEMORY, 0)
         for m in range(n_known - 1, first_known - 1, -1):
-            weights[m] = _dot(moves[m], direction) / _dot(moves[m], turns[m])
+            weights[m] = np.dot(moves[m], direction) / np.dot(moves[m], turns[m])
             direction -= weights[m] * turns[m]
         if n_known:
-            direction *= _dot(moves[n_known - 1], turns[n_known - 1]) / _dot(turns[n_known - 1], turns[n_known - 1])
+            direction *= np.dot(moves[n_known - 1], turns[n_known - 1]) / np.dot(turns[n_known - 1], turns[n_known - 1])
         for m in range(first_known, n_known):
-            direction += (weights[m] - _dot(turns[m], direction) / _dot(moves[m], turns[m])) * moves[m]
-        first_step = 1.0 if n_done else 1 / math.sqrt(_dot(direction, direction))
-        slope, before = _dot(slopes, direction), slopes.copy()
-        lower, step = _search_line(x, y, both, direction, value, slope, first_step, waves, point, slopes)
+            direction += (weights[m] - np.dot(turns[m], direction) / np.dot(moves[m], turns[m])) * moves[m]
+        first_step = 1.0 if n_done else 1 / math.sqrt(np.dot(direction, direction))
+        slope, before = np.dot(slopes, direction), slopes.copy()
+        lower, step = _search_line(x, y, both, direction, value, slope, first_step, point, slopes)
         if step == 0:
             if not n_known:
                 break
@@ -329,5 +227,5 @@ def climb_covariance(x: Any, y: Any, both: Any, most_steps: Any) -> Any:
         both[:] = point
         if rise <= LEAST_RISE:
             break
-        n_known += int(_dot(moves[n_known], turns[n_known]) > -2.2e-16 * slope * step)
+        n_known += int(np.dot(moves[n_known], turns[n_known]) > -2.2e-16 * slope * step)
     return -value

@@ -14,11 +14,12 @@ from hypothesis import strategies as st
 from lorascope.analyze.information import projections
 from lorascope.analyze.information.projections import (
     Axes,
-    canonical_axes,
+    canonical_directions,
     first_half,
     n_axes_for,
     principal_axes,
     project,
+    whitened,
 )
 
 
@@ -213,6 +214,11 @@ def eigenproblem(x: np.ndarray, y: np.ndarray, ridge: float) -> np.ndarray:
     both = np.corrcoef(np.concatenate([x, y], axis=1).T) + ridge * np.eye(d + y.shape[1])
     within = scipy.linalg.block_diag(both[:d, :d], both[d:, d:])
     return np.asarray(scipy.linalg.eigh(both - within, within, eigvals_only=True)[::-1][: min(d, y.shape[1])])
+
+
+def canonical_axes(x: np.ndarray, y: np.ndarray, n_axes: int, *, ridge: float = 0.0) -> tuple[Axes, Axes]:
+    a, b = canonical_directions(whitened(x, "x", ridge), whitened(y, "y", ridge), n_axes)
+    return Axes(x.mean(axis=0, dtype=np.float64), a), Axes(y.mean(axis=0, dtype=np.float64), b)
 
 
 def correlations_of(x: np.ndarray, y: np.ndarray, axes: tuple[Axes, Axes]) -> np.ndarray:

@@ -8,7 +8,7 @@ from jaxtyping import Float, Shaped
 
 from .bound import LN2
 from .gaussian import normal_scores
-from .projections import canonical_axes, first_half, project
+from .projections import canonical_directions, first_half, whitened
 
 N_PARTNERS = 4
 """Number of mismatched pairs per row of x, each of weight 1/4: their y are rows of other groups."""
@@ -102,8 +102,9 @@ def _coordinates(x: np.ndarray, y: np.ndarray, rows: np.ndarray) -> tuple[np.nda
     Norms show a scale that both sides share; if both sides have one dimension, none are added.
     """
     sides = [_principal_scores(side, rows) for side in (x, y)]
-    axes = canonical_axes(sides[0][rows], sides[1][rows], N_PAIRS, ridge=RIDGE)
-    u, v = (project(side, along) for side, along in zip(sides, axes, strict=True))
+    white_x, white_y = whitened(sides[0][rows], "x", RIDGE), whitened(sides[1][rows], "y", RIDGE)
+    directions = canonical_directions(white_x, white_y, N_PAIRS)
+    u, v = ((side - side[rows].mean(axis=0)) @ along for side, along in zip(sides, directions, strict=True))
     if x.shape[1] == y.shape[1] == 1:
         return u, v
     norms = [

@@ -154,7 +154,7 @@ def _refine_pair(sides: list[np.ndarray], whites: list[WhiteSide], pair: np.ndar
 
 def wave_covariance(u: np.ndarray, v: np.ndarray) -> float:
     """Return the squared covariance of the waves exp(iu) and exp(iv) of two variables (n,), given in radians."""
-    return -float(wave_covariance_and_slopes(np.ones(2), u[None], v[None], np.empty((4, len(u))), np.empty(2)))
+    return -float(wave_covariance_and_slopes(np.ones(2), u[None], v[None], np.empty(2)))
 
 
 def _unit_vectors(vectors: np.ndarray) -> np.ndarray:

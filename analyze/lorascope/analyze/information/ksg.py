@@ -155,15 +155,10 @@ def _neighbour_counts(
             of_x, of_y, np.argsort(of_y), labels_x[order], labels_y[order], places[order], k, n_x, n_y, distances
         )
     else:
-        order = order[_shuffled_blocks(n)]
+        # Blocks are in ascending order; within a block the order is random, but always the same.
+        order = order[np.lexsort((np.random.default_rng(0).random(n), np.arange(n) // BLOCK))]
         of_x, of_y = (np.ascontiguousarray(side[order].T, np.float64) for side in (x, y))
         starts = np.arange(0, n, BLOCK)
         edges = np.stack([least.reduceat(of_x[0], starts) for least in (np.minimum, np.maximum)], axis=1)
         neighbour_counts(of_x, of_y, edges, labels_x[order], labels_y[order], places[order], k, n_x, n_y, distances)
     return n_x, n_y, distances
-
-
-@lru_cache(maxsize=32)
-def _shuffled_blocks(n: int) -> np.ndarray:
-    """Return n places whose blocks ascend; within a block the order is random, but always the same, int64 (n,)."""
-    return np.lexsort((np.random.default_rng(0).random(n), np.arange(n) // BLOCK))

@@ -139,18 +139,6 @@ def whitened(side: Float[np.ndarray, "sample feature"], name: str, ridge: float 
     return WhiteSide((axes / roots).T @ centred.T, scale[:, None] * axes / roots, (axes * roots).T * spread)
 
 
-def canonical_axes(
-    x: Float[np.ndarray, "sample feature_x"],
-    y: Float[np.ndarray, "sample feature_y"],
-    n_axes: int,
-    *,
-    ridge: float = 0.0,
-) -> tuple[Axes, Axes]:
-    """Return the pairs of `canonical_directions` of two sides as axes, with the means of both."""
-    vectors = canonical_directions(whitened(x, "x", ridge), whitened(y, "y", ridge), n_axes)
-    return Axes(x.mean(axis=0, dtype=np.float64), vectors[0]), Axes(y.mean(axis=0, dtype=np.float64), vectors[1])
-
-
 def canonical_directions(x: WhiteSide, y: WhiteSide, n_axes: int) -> tuple[np.ndarray, np.ndarray]:
     """Return pairs of directions in which x and y correlate most, scaled to variance 1 (less with a ridge).
 
