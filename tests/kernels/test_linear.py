@@ -2,7 +2,6 @@ import numpy as np
 import pytest
 
 from lorascope.kernels.linear import (
-    argmax_agreement_rows,
     delta_rows,
     norm_rows,
     widen_bfloat16_rows,
@@ -32,30 +31,6 @@ def test_norms_in_closed_form_and_beyond_the_largest_float32():
     norm_rows(base, delta, *out)
     np.testing.assert_array_equal(out[0], [5, np.inf, np.inf])
     np.testing.assert_array_equal(out[2], [4, np.float32(3e38), 0])
-
-
-@pytest.mark.parametrize("width", [1, 2, 17, 576, 1025])
-@pytest.mark.parametrize("spread", [0, 0.3, 3, 3e38])
-def test_argmax_agreement_against_numpy(width, spread):
-    rng = np.random.default_rng(7)
-    base = rng.integers(-3, 4, (40, width)).astype(np.float32)  # many equal values
-    delta = (spread * rng.integers(-1, 2, (40, width))).astype(np.float32)
-    if spread == 3e38:
-        base *= np.float32(1e38)
-    out = np.empty(40, np.float32)
-    argmax_agreement_rows(base, delta, out)
-    with np.errstate(over="ignore"):
-        expected = base.argmax(-1) == (base + delta).argmax(-1)
-    np.testing.assert_array_equal(out, expected)
-    assert spread or out.all()
-
-
-def test_argmax_agreement_takes_the_first_of_equal_values():
-    base = np.array([[1, 1, 0], [1, 1, 0], [0, 2, 2], [0, 2, 2]], np.float32)
-    delta = np.array([[0, 0, 1], [-1, 0, 0], [2, 0, 0], [0, 0, 0]], np.float32)
-    out = np.empty(4, np.float32)
-    argmax_agreement_rows(base, delta, out)
-    np.testing.assert_array_equal(out, [1, 0, 0, 1])
 
 
 def test_widening_keeps_every_bfloat16():

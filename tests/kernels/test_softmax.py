@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from scipy.special import logsumexp
 
-from lorascope.kernels.linear import argmax_agreement_rows, norm_rows
+from lorascope.kernels.linear import norm_rows
 from lorascope.kernels.softmax import (
     divergence_rows,
     effective_width_rows,
@@ -138,10 +138,15 @@ def exact_kl(name: str) -> tuple[float, float, float, float]:
     return exact_divergences(*ROWS[name])
 
 
-def divergences(base: np.ndarray, delta: np.ndarray) -> np.ndarray:
-    out = np.empty((4, len(base)), np.float32)
-    divergence_rows(np.float32(base), np.float32(delta), *out)
+def together(base: np.ndarray, delta: np.ndarray) -> np.ndarray:
+    """JS, both KL divergences, both entropies, both effective widths and the argmax's agreement, by row."""
+    out = np.empty((8, len(base)), np.float32)
+    divergence_rows(np.float32(base), np.float32(delta), out)
     return out
+
+
+def divergences(base: np.ndarray, delta: np.ndarray) -> np.ndarray:
+    return together(base, delta)[1:5]
 
 
 def one_row(kernel, *rows: np.ndarray, dtype=np.float32) -> float:
@@ -252,9 +257,9 @@ def test_a_row_with_a_value_that_is_not_finite_gives_nan_and_no_other_row(value,
             spoilt64 = spoilt.astype(np.float64)
         jensen_shannon_rows_float64(*spoilt64, out64)
         np.testing.assert_array_equal(np.isnan(out64), [False, True, False])
-        np.testing.assert_array_equal(np.isnan(divergences(*spoilt)), 4 * [[False, True, False]])
-        argmax_agreement_rows(*spoilt, out)
-        np.testing.assert_array_equal(np.isnan(out), [False, True, False])
+        missing = np.isnan(together(*spoilt))
+        np.testing.assert_array_equal(missing[5], [False, argument == 0, False])  # the width of base alone
+        np.testing.assert_array_equal(np.delete(missing, 5, axis=0), 7 * [[False, True, False]])
         norms = np.empty((3, 3), np.float32)
         norm_rows(*spoilt, *norms)
         np.testing.assert_array_equal(np.isnan(norms[:, 1]), [argument == 0, argument == 1, True])
@@ -306,10 +311,13 @@ def test_narrow_rows_of_all_kinds_side_by_side_are_what_they_are_alone(width):
 def test_divergence_rows_against_mpmath(name):
     base, delta = ROWS[name]
     forth, back, entropy, entropy_lora = exact_kl(name)
-    result = divergences(base[None], delta[None])[:, 0]
-    assert result[:2] == pytest.approx([forth, back], rel=5e-7, abs=1e-36)
-    assert result[2] == pytest.approx(entropy, rel=1e-6, abs=1e-6)
-    assert result[3] == pytest.approx(entropy_lora, rel=1e-6, abs=1e-6)
+    js, *kl, result, result_lora, width, width_lora, _ = together(base[None], delta[None])[:, 0]
+    assert js == pytest.approx(exact(name), rel=4e-7, abs=1e-36)
+    assert kl == pytest.approx([forth, back], rel=5e-7, abs=1e-36)
+    assert result == pytest.approx(entropy, rel=1e-6, abs=1e-6)
+    assert result_lora == pytest.approx(entropy_lora, rel=1e-6, abs=1e-6)
+    assert width == pytest.approx(np.exp(entropy), rel=1e-6 * max(1, entropy))
+    assert width_lora == pytest.approx(np.exp(entropy_lora), rel=1e-6 * max(1, entropy_lora))
 
 
 def test_the_divergences_of_the_cases_reach_from_1e_16_to_many_nats():
@@ -386,6 +394,28 @@ def test_effective_width_against_float64(spread, shift):
     np.testing.assert_allclose(out, np.exp(entropy), rtol=1e-6)
 
 
+@pytest.mark.parametrize("width", [1, 2, 17, 576, 1025])
+@pytest.mark.parametrize("spread", [0, 0.3, 3, 3e38])
+def test_argmax_agreement_against_numpy(width, spread):
+    rng = np.random.default_rng(7)
+    base = rng.integers(-3, 4, (40, width)).astype(np.float32)  # many equal values
+    delta = (spread * rng.integers(-1, 2, (40, width))).astype(np.float32)
+    if spread == 3e38:
+        base *= np.float32(1e38)
+    out = together(base, delta)[7]
+    with np.errstate(over="ignore"):
+        expected = base.argmax(-1) == (base + delta).argmax(-1)
+    np.testing.assert_array_equal(out, expected)
+    assert spread or out.all()
+
+
+def test_argmax_agreement_takes_the_first_of_equal_values():
+    base = np.array([[1, 1, 0], [1, 1, 0], [0, 2, 2], [0, 2, 2]], np.float32)
+    delta = np.array([[0, 0, 1], [-1, 0, 0], [2, 0, 0], [0, 0, 0]], np.float32)
+    out = together(base, delta)[7]
+    np.testing.assert_array_equal(out, [1, 0, 0, 1])
+
+
 def run_python(script: str, **environment: str) -> None:
     subprocess.run([sys.executable, "-c", script], check=True, env={**os.environ, **environment}, timeout=300)
 
@@ -399,23 +429,23 @@ def test_accuracy_on_a_processor_without_fma_and_avx(tmp_path: Path):
 import numpy as np
 from lorascope.kernels.softmax import divergence_rows, jensen_shannon_rows, jensen_shannon_rows_float64
 rows = np.load({str(tmp_path / "rows.npz")!r})
-out = np.empty((5, len(rows)), np.float32)
+out = np.empty((9, len(rows)), np.float32)
 out64 = np.empty(len(rows))
 for i in range(len(rows)):
     base, delta = rows[str(i)][:, None]
     jensen_shannon_rows(base, delta, out[0, i : i + 1])
-    divergence_rows(base, delta, *out[1:, i : i + 1])
+    divergence_rows(base, delta, out[1:, i : i + 1])
     jensen_shannon_rows_float64(np.float64(base), np.float64(delta), out64[i : i + 1])
 np.savez({str(tmp_path / "out.npz")!r}, out=out, out64=out64)
 """
     run_python(script, NUMBA_CPU_NAME="generic", NUMBA_CPU_FEATURES="", NUMBA_CACHE_DIR=str(tmp_path))
     out, out64 = np.load(tmp_path / "out.npz").values()
     expected = np.array([exact(name) for name in names])
-    np.testing.assert_allclose(out[0], expected, rtol=4e-7, atol=1e-36)
+    np.testing.assert_allclose(out[:2], [expected, expected], rtol=4e-7, atol=1e-36)
     np.testing.assert_allclose(out64, expected, rtol=1e-12, atol=1e-300)
     expected_kl = np.transpose([exact_kl(name) for name in names])
-    np.testing.assert_allclose(out[1:3], expected_kl[:2], rtol=5e-7, atol=1e-36)
-    np.testing.assert_allclose(out[3:], expected_kl[2:], rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(out[2:4], expected_kl[:2], rtol=5e-7, atol=1e-36)
+    np.testing.assert_allclose(out[4:6], expected_kl[2:], rtol=1e-6, atol=1e-6)
 
 
 def test_import_works_where_numba_finds_no_folder_for_its_cache():

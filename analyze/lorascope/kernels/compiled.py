@@ -1,7 +1,9 @@
 """Compilation of kernels: fast-math flags, a cache on disk, and LLVM instructions that numba doesn't offer."""
 
+import hashlib
 from collections.abc import Callable, Set
 from contextlib import suppress
+from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import numba
@@ -9,6 +11,8 @@ import numpy as np
 from numba.extending import intrinsic
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
+KERNELS_DIGEST = hashlib.sha256(b"".join(map(Path.read_bytes, sorted(Path(__file__).parent.glob("*.py"))))).hexdigest()
+"""Digest of all files of kernels, for a kernel that calls kernels of other files."""
 
 # No `reassoc`: TwoSum and the rounding by a magic number are sums whose order is the point. No `ninf`: a
 # difference of two finite values may overflow, and is clamped afterwards. No `nnan`: NaN must reach the sum.

@@ -1,4 +1,4 @@
-"""Kernels for norms, dot products and argmax of rows, conversion of bfloat16, and delta from its factor.
+"""Kernels for norms and dot products of rows, conversion of bfloat16, and delta from its factor.
 
 Arrays are C-contiguous, of the dtype in the annotation and of agreeing shapes; nothing checks that here.
 """
@@ -9,10 +9,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float32, UInt16
 
-from .compiled import EXACT, INFINITE, SCAN, SUM, bits_of_size, compiled, larger, prefer_512_bits
-
-_F = np.float32
-_I = np.int32
+from .compiled import EXACT, SUM, compiled, prefer_512_bits
 
 
 @compiled(SUM)
@@ -45,55 +42,6 @@ def norm_rows(
         base_norm[row] = math.sqrt(squares) if math.isfinite(squares) else np.nan
         delta_norm[row] = math.sqrt(delta_squares) if math.isfinite(delta_squares) else np.nan
         dot[row] = product if math.isfinite(squares) and math.isfinite(delta_squares) else np.nan
-
-
-@compiled(EXACT, inline=True)
-def _plus(a: Any, b: Any) -> Any:
-    """Return a + b; as a function of its own, so that fast-math flags of its callers don't reorder the sum."""
-    return a + b
-
-
-@compiled(SCAN)
-def _two_tops(x: Any, delta: Any) -> Any:
-    """Return max(x), max(x + delta), and whether x or delta has NaN or infinity."""
-    prefer_512_bits()
-    top = top_q = -_F(np.inf)
-    magnitude = _I(0)
-    for i in range(x.size):
-        top = larger(x[i], top)
-        top_q = larger(_plus(x[i], delta[i]), top_q)
-        magnitude = _I(max(magnitude, _I(max(bits_of_size(x[i]), bits_of_size(delta[i])))))
-    return top, top_q, magnitude >= INFINITE
-
-
-@compiled(SCAN)
-def _first_places(x: Any, delta: Any, top: Any, top_q: Any) -> Any:
-    """Return the first index at which x is `top`, and the first one at which x + delta is `top_q`."""
-    prefer_512_bits()
-    first = first_q = _I(x.size)
-    for i in range(x.size):
-        first = _I(min(first, _I(i) if x[i] == top else _I(x.size)))
-        first_q = _I(min(first_q, _I(i) if _plus(x[i], delta[i]) == top_q else _I(x.size)))
-    return first, first_q
-
-
-@compiled()
-def argmax_agreement_rows(
-    base: Float32[np.ndarray, "row feature"],
-    delta: Float32[np.ndarray, "row feature"],
-    out: Float32[np.ndarray, " row"],
-) -> None:
-    """Fill `out` with 1 for rows whose base and base + delta have the same argmax (first of equal ones), else 0.
-
-    A row with NaN or infinity gets NaN.
-    """
-    for row in range(base.shape[0]):
-        top, top_q, bad = _two_tops(base[row], delta[row])
-        if bad:
-            out[row] = np.nan
-        else:
-            first, first_q = _first_places(base[row], delta[row], top, top_q)
-            out[row] = 1.0 if first == first_q else 0.0
 
 
 @compiled()

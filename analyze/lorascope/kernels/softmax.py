@@ -238,7 +238,7 @@ def _scan_one(x: Any) -> Any:
     return top, magnitude >= INFINITE
 
 
-@compiled(SCAN)
+@compiled(SCAN, inline=True)
 def _scan_both(x: Any, delta: Any) -> Any:
     """Return max(x), min(x), min(delta) and max(delta), which NaN needn't show in."""
     prefer_512_bits()
@@ -262,7 +262,7 @@ def _delta_at(x: Any, delta: Any, top: Any) -> Any:
     return shift
 
 
-@compiled(SUM)
+@compiled(SUM, inline=True)
 def _sum(x: Any) -> float:
     """Return the sum of float32 values as float64."""
     # Eight at a time in float32, which costs three roundings at most, and those sums in float64. The rest, less
@@ -280,7 +280,7 @@ def _sum(x: Any) -> float:
     return total
 
 
-@compiled(EXACT)
+@compiled(EXACT, inline=True)
 def _tiny_weights(x: Any, delta: Any, magic: Any, shift: Any, weight: Any, change: Any) -> None:
     """Fill `weight` with scaled exp(x) and `change` with weight * expm1(delta - shift), |delta - shift| <= 3/4."""
     prefer_512_bits()
@@ -290,7 +290,7 @@ def _tiny_weights(x: Any, delta: Any, magic: Any, shift: Any, weight: Any, chang
         change[i] = e * _tiny_expm1(delta[i] - shift)
 
 
-@compiled(EXACT)
+@compiled(EXACT, inline=True)
 def _narrow_weights(x: Any, delta: Any, magic: Any, shift: Any, weight: Any, change: Any) -> None:
     """Fill `weight` with scaled exp(x) and `change` with weight * expm1(delta - shift), |delta - shift| <= 8."""
     prefer_512_bits()
@@ -313,7 +313,7 @@ def _wide_weights(x: Any, delta: Any, top: Any, shift: Any, weight: Any, change:
         change[i] = e * (part * scale + (scale - _F1))
 
 
-@compiled(EXACT)
+@compiled(EXACT, inline=True)
 def _tiny_terms(delta: Any, high: Any, low: Any, both: Any, weight: Any, change: Any) -> None:
     """Replace `weight` by the terms of JS, (weight * both + change) * g(log ratio), for |log ratio| <= 1."""
     prefer_512_bits()
@@ -321,7 +321,7 @@ def _tiny_terms(delta: Any, high: Any, low: Any, both: Any, weight: Any, change:
         weight[i] = (weight[i] * both + change[i]) * _tiny_g(_log_ratio(delta[i], high, low))
 
 
-@compiled(EXACT)
+@compiled(EXACT, inline=True)
 def _rational_terms(delta: Any, high: Any, low: Any, both: Any, weight: Any, change: Any) -> None:
     """Replace `weight` by the terms of JS, (weight * both + change) * g(log ratio), for |log ratio| <= 8."""
     prefer_512_bits()
@@ -365,45 +365,48 @@ def _excesses(d: Any, p: Any, q: Any) -> Any:
 
 @compiled(EXACT)
 def _tiny_divergences(
-    x: Any, delta: Any, top: Any, high: Any, low: Any, factor: Any, weight: Any, change: Any, depth: Any, depth_q: Any
+    x: Any, delta: Any, top: Any, centre: Any, ratio: Any, weight: Any, change: Any, depth: Any, depth_q: Any, js: Any
 ) -> None:
-    """Compute the terms of both KL divergences (into `weight`, `change`) and of both entropies; |log ratio| <= 1."""
+    """Compute the terms of JS, of both KL divergences (into `weight`, `change`) and entropies; |log ratio| <= 1."""
     prefer_512_bits()
     for i in range(x.size):
-        p, q = weight[i], factor * (weight[i] + change[i])
-        d = _log_ratio(delta[i], high, low)
+        p, q = weight[i], ratio[1] * (weight[i] + change[i])
+        d = _log_ratio(delta[i], centre[0], centre[1])
         forth, back = _tiny_excesses(d)
+        js[i] = (p * ratio[0] + change[i]) * _tiny_g(d)
         weight[i], change[i] = p * forth, q * back
         depth[i], depth_q[i] = p * (top - x[i]), q * ((top - x[i]) - d)
 
 
 @compiled(EXACT)
 def _narrow_divergences(
-    x: Any, delta: Any, top: Any, high: Any, low: Any, factor: Any, weight: Any, change: Any, depth: Any, depth_q: Any
+    x: Any, delta: Any, top: Any, centre: Any, ratio: Any, weight: Any, change: Any, depth: Any, depth_q: Any, js: Any
 ) -> None:
-    """Compute the terms of both KL divergences (into `weight`, `change`) and of both entropies; |log ratio| <= 8."""
+    """Compute the terms of JS, of both KL divergences (into `weight`, `change`) and entropies; |log ratio| <= 8."""
     prefer_512_bits()
     for i in range(x.size):
-        d = _log_ratio(delta[i], high, low)
-        p, q = weight[i], _second_weight(d, factor, weight[i], change[i])
+        d = _log_ratio(delta[i], centre[0], centre[1])
+        p, q = weight[i], _second_weight(d, ratio[1], weight[i], change[i])
+        js[i] = (p * ratio[0] + change[i]) * _rational_g(d)
         weight[i], change[i] = _excesses(d, p, q)
         depth[i], depth_q[i] = p * (top - x[i]), q * ((top - x[i]) - d)
 
 
 @compiled(EXACT)
 def _wide_divergences(
-    x: Any, delta: Any, top: Any, high: Any, low: Any, factor: Any, weight: Any, change: Any, depth: Any, depth_q: Any
+    x: Any, delta: Any, top: Any, centre: Any, ratio: Any, weight: Any, change: Any, depth: Any, depth_q: Any, js: Any
 ) -> None:
-    """Compute the terms of both KL divergences (into `weight`, `change`) and of both entropies; any ratio."""
+    """Compute the terms of JS, of both KL divergences (into `weight`, `change`) and entropies; any log ratio."""
     prefer_512_bits()
     for i in range(x.size):
-        d = _log_ratio(delta[i], high, low)
-        p, q = weight[i], _second_weight(d, factor, weight[i], change[i])
+        d = _log_ratio(delta[i], centre[0], centre[1])
+        p, q = weight[i], _second_weight(d, ratio[1], weight[i], change[i])
+        js[i] = (p * ratio[0] + change[i]) * _g(d)
         weight[i], change[i] = _excesses(d, p, q)
         depth[i] = p * smaller(top - x[i], -_FLUSH)
         # in float64, since two large depths cancel where delta lifts a feature from far below
-        ratio = (np.float64(delta[i]) - np.float64(high)) - np.float64(low)
-        depth_q[i] = q * _F((np.float64(top) - np.float64(x[i])) - ratio)
+        log_ratio = (np.float64(delta[i]) - np.float64(centre[0])) - np.float64(centre[1])
+        depth_q[i] = q * _F((np.float64(top) - np.float64(x[i])) - log_ratio)
 
 
 @compiled(SCAN)
@@ -572,11 +575,26 @@ def _is_representable(x: Any, delta: Any, low: Any, high: Any, top: Any, span_li
     return bool(span <= _REACH or (span < span_limit and _reach(x, delta, top, _delta_at(x, delta, top)) < negligible))
 
 
+@compiled(inline=True)
+def aligned_rows(n_rows: Any, width: Any) -> Any:
+    """Return an empty float32 array (row, feature) that begins at a multiple of 64 bytes, a vector of 512 bits."""
+    memory = np.empty(n_rows * width + 16, np.float32)
+    start = (-memory.ctypes.data % 64) // 4
+    return memory[start : start + n_rows * width].reshape(n_rows, width)
+
+
+@compiled(inline=True)
+def _scratch_rows(n_rows: Any, width: Any) -> Any:
+    """Return an empty, aligned array of at least `width` features whose rows lie at different places of their pages."""
+    return aligned_rows(n_rows, (width + 15) // 32 * 32 + 16)  # an odd number of cache lines
+
+
 @compiled()
-def _single_rows(base: Any, delta: Any, out: Any) -> None:
+def single_rows(base: Any, delta: Any, out: Any) -> None:
     """Fill `out` with the JS of each row in nats, one row at a time; NaN for rows that aren't finite."""
-    weight = np.empty(base.shape[1], np.float32)
-    change = np.empty(base.shape[1], np.float32)
+    prefer_512_bits()
+    parts = _scratch_rows(2, base.shape[1])
+    weight, change = parts[0][: base.shape[1]], parts[1][: base.shape[1]]
     for row in range(base.shape[0]):
         x, d = base[row], delta[row]
         top, bottom, low, high = _scan_both(x, d)
@@ -597,9 +615,9 @@ def _single_rows(base: Any, delta: Any, out: Any) -> None:
 
 # Sixteen narrow rows are computed side by side, one row per lane: one by one, such a row costs more for reductions
 # across vectors and for ends of loops than for its features. Lanes do what `_fast_row` does for a plain row, with the
-# formulas that hold for any of its deltas, so that no row depends on its neighbours. Other rows go to `_single_rows`.
+# formulas that hold for any of its deltas, so that no row depends on its neighbours. Other rows go to `single_rows`.
 _LANES = 16
-_NARROW_WIDTH = 64  # at 96, lanes are no faster with vectors of 256 bits
+NARROW_WIDTH = 64  # at 96, lanes are no faster with vectors of 256 bits
 
 
 @compiled()
@@ -715,7 +733,7 @@ def _lane_terms(delta: Any, high: Any, low: Any, both: Any, weight: Any, change:
 @compiled()
 def _fast_lanes(rows: Any, delta_rows: Any, work: Any, bounds: Any, sums: Any, out: Any) -> None:
     """Fill `out` with the JS of sixteen rows in nats, computed side by side; NaN for rows that aren't plain."""
-    # `rows` are sixteen, one after the other. A row that is left to `_single_rows` gets NaN.
+    # `rows` are sixteen, one after the other. A row that is left to `single_rows` gets NaN.
     n = rows.size
     x, delta, weight, change = work[0][:n], work[1][:n], work[2][:n], work[3][:n]
     a, b, c = work[4][:n], work[5][:n], work[6][:n]
@@ -780,7 +798,7 @@ def _narrow_rows(base: Any, delta: Any, out: Any) -> None:
         for row in range(start, start + n):
             out[row] = values[row - start]
             if math.isnan(out[row]):
-                _single_rows(base[row : row + 1], delta[row : row + 1], out[row : row + 1])
+                single_rows(base[row : row + 1], delta[row : row + 1], out[row : row + 1])
 
 
 def jensen_shannon_rows(
@@ -793,8 +811,8 @@ def jensen_shannon_rows(
     A row with NaN or infinity gets NaN, and no other row does.
     """
     # Not compiled itself, so that the kernel for narrow rows is compiled only if there are such rows.
-    is_narrow = base.shape[1] <= _NARROW_WIDTH and base.shape[1] % _LANES == 0
-    (_narrow_rows if is_narrow else _single_rows)(base, delta, out)
+    is_narrow = base.shape[1] <= NARROW_WIDTH and base.shape[1] % _LANES == 0
+    (_narrow_rows if is_narrow else single_rows)(base, delta, out)
 
 
 @compiled(EXACT, inline=True)
@@ -982,60 +1000,97 @@ def _careful_divergences(x: Any, delta: Any) -> tuple[float, float, float, float
 @compiled(inline=True)
 def _fast_divergences(
     x: Any, delta: Any, low: Any, high: Any, top: Any, shift: Any, plain: Any, parts: Any
-) -> tuple[float, float, float, float, float]:
-    """Return both KL divergences and both entropies of a row's softmaxes, and the log ratio of their normalisers."""
-    weight, change, depth, depth_q = parts[0], parts[1], parts[2], parts[3]
+) -> tuple[float, float, float, float, float, float]:
+    """Return JS, both KL divergences and both entropies of a row's softmaxes, and the normalisers' log ratio."""
+    n = x.size
+    weight, change, depth, depth_q, js = parts[0][:n], parts[1][:n], parts[2][:n], parts[3][:n], parts[4][:n]
     sum_weight, ratio, centre = _fill_centred(x, delta, low, high, top, shift, plain, weight, change)
-    centre_high = _F(centre)
-    centre_low = _F(centre - centre_high)
-    factor = _F(1.0 / ratio)
+    centres = _F(centre), _F(centre - _F(centre))
+    factors = _F(1.0 + ratio), _F(1.0 / ratio)
     if not plain:
-        _wide_divergences(x, delta, top, centre_high, centre_low, factor, weight, change, depth, depth_q)
+        _wide_divergences(x, delta, top, centres, factors, weight, change, depth, depth_q, js)
     elif _distance(low, high, centre) <= _TINY_END:
-        _tiny_divergences(x, delta, top, centre_high, centre_low, factor, weight, change, depth, depth_q)
+        _tiny_divergences(x, delta, top, centres, factors, weight, change, depth, depth_q, js)
     else:
-        _narrow_divergences(x, delta, top, centre_high, centre_low, factor, weight, change, depth, depth_q)
+        _narrow_divergences(x, delta, top, centres, factors, weight, change, depth, depth_q, js)
     log_sum = math.log(sum_weight) + _log_unit(top)
     entropy_p, entropy_q = log_sum + _sum(depth) / sum_weight, log_sum + _sum(depth_q) / sum_weight
     if math.isnan(entropy_q):  # from delta alone
         entropy_p = np.nan
-    return _sum(weight) / sum_weight, _sum(change) / sum_weight, entropy_p, entropy_q, centre
+    divergence = 0.5 * _sum(js) / (ratio * sum_weight)
+    return divergence, _sum(weight) / sum_weight, _sum(change) / sum_weight, entropy_p, entropy_q, centre
+
+
+@compiled(EXACT, inline=True)
+def _plus(a: Any, b: Any) -> Any:
+    """Return a + b; as a function of its own, so that fast-math flags of its callers don't reorder the sum."""
+    return a + b
+
+
+@compiled(SCAN)
+def _first_and_top(x: Any, delta: Any, top: Any) -> Any:
+    """Return the first index at which x is `top`, and max(x + delta)."""
+    prefer_512_bits()
+    first, top_q = _I(x.size), -_F(np.inf)
+    for i in range(x.size):
+        first = _I(min(first, _I(i) if x[i] == top else _I(x.size)))
+        top_q = larger(_plus(x[i], delta[i]), top_q)
+    return first, top_q
+
+
+@compiled(SCAN)
+def _n_equal(x: Any, delta: Any, value: Any) -> Any:
+    """Return the number of features at which x + delta is `value`."""
+    prefer_512_bits()
+    n = _I(0)
+    for i in range(x.size):
+        n = _I(n + _I(_plus(x[i], delta[i]) == value))
+    return n
+
+
+@compiled()
+def _has_same_argmax(x: Any, delta: Any, top: Any) -> bool:
+    """Return whether a finite x, whose maximum is `top`, and x + delta have the same argmax, the first of equals."""
+    first, top_q = _first_and_top(x, delta, top)
+    return bool(_plus(x[first], delta[first]) == top_q and _n_equal(x[:first], delta[:first], top_q) == 0)
 
 
 @compiled()
 def divergence_rows(
     base: Float32[np.ndarray, "row feature"],
     delta: Float32[np.ndarray, "row feature"],
-    kl_base_lora: Float32[np.ndarray, " row"],
-    kl_lora_base: Float32[np.ndarray, " row"],
-    entropy_base: Float32[np.ndarray, " row"],
-    entropy_lora: Float32[np.ndarray, " row"],
+    out: Float32[np.ndarray, "8 row"],
 ) -> None:
-    """Fill in KL(p||q), KL(q||p), H(p) and H(q) by row, in nats: p = softmax(base), q = softmax(base + delta).
+    """Fill in JS, KL(p||q), KL(q||p), H(p), H(q), exp(H(p)), exp(H(q)) of p = softmax(base), q of base + delta, by row.
 
-    A row with NaN or infinity gets NaN, and no other row does. A divergence beyond the largest float32 is
-    infinite.
+    Divergences and entropies are in nats. Last comes 1 where base and base + delta have the same argmax (the first of
+    equal ones), else 0. A row with NaN or infinity gets NaN, except exp(H(p)) of a finite base, and no other row does.
+    A divergence beyond the largest float32 is infinite.
     """
-    parts = np.empty((4, base.shape[1]), np.float32)
+    parts = _scratch_rows(5, base.shape[1])
     for row in range(base.shape[0]):
         x, d = base[row], delta[row]
         top, bottom, low, high = _scan_both(x, d)
         if _is_plain(top, bottom, low, high):
             middle = _middle(low, high)
-            forth, back, entropy_p, entropy_q, centre = _fast_divergences(x, d, low, high, top, middle, True, parts)
-            if (centre - middle) ** 2 > 0.25 * _OFF_CENTRE * min(forth, back):
-                forth, back, entropy_p, entropy_q, centre = _fast_divergences(
-                    x, d, low, high, top, _F(centre), True, parts
-                )
+            values = _fast_divergences(x, d, low, high, top, middle, True, parts)
+            centre = values[5]
+            if (centre - middle) ** 2 > 0.25 * _OFF_CENTRE * min(values[1], values[2]):
+                values = _fast_divergences(x, d, low, high, top, _F(centre), True, parts)
         elif _scan_one(x)[1] or _scan_one(d)[1]:
-            forth = back = entropy_p = entropy_q = np.nan
+            values = np.nan, np.nan, np.nan, np.nan, np.nan, np.nan
         elif abs(top) <= _TOP_LIMIT and _is_representable(x, d, low, high, top, _DIVERGENCE_SPAN, 2 * _NEGLIGIBLE):
-            shift = _delta_at(x, d, top)
-            forth, back, entropy_p, entropy_q, centre = _fast_divergences(x, d, low, high, top, shift, False, parts)
+            values = _fast_divergences(x, d, low, high, top, _delta_at(x, d, top), False, parts)
         else:
             forth, back, entropy_p, entropy_q = _careful_divergences(x, d)
-        kl_base_lora[row], kl_lora_base[row] = forth, back
-        entropy_base[row], entropy_lora[row] = entropy_p, entropy_q
+            values = _careful_row(x, d), forth, back, entropy_p, entropy_q, 0.0
+        for i in range(5):
+            out[i, row] = values[i]
+        out[5, row], out[6, row] = math.exp(values[3]), math.exp(values[4])
+        out[7, row] = np.nan if math.isnan(values[0]) else 1.0 if _has_same_argmax(x, d, top) else 0.0
+        if math.isnan(values[3]):  # base may be finite
+            top, is_bad = _scan_one(x)
+            out[5, row] = np.nan if is_bad else _careful_width(x, np.float64(top))
 
 
 @compiled(EXACT)

@@ -147,6 +147,23 @@ def test_delta_stored_itself_and_bfloat16() -> None:
         np.testing.assert_allclose(values[:, index], expected, rtol=1e-5)
 
 
+def test_our_measures_of_bfloat16_and_a_factor_take_one_pass(make_small: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = make_small(dtype="bfloat16").run
+    names = tuple(name for name in MEASURES if name != "js_delta_alone")
+    in_tiles = compute(measure(run, names))  # widths are those of narrow rows
+    monkeypatch.setattr("lorascope.analyze.measuring.lazy_measures.NARROW_WIDTH", 0)
+    monkeypatch.delattr("lorascope.analyze.measuring.lazy_measures.row_tiles")
+    np.testing.assert_allclose(compute(measure(run, names)), in_tiles, rtol=1e-6)
+    np.testing.assert_allclose(compute(measure(run))[0], in_tiles[names.index("js")], rtol=1e-6)
+
+
+def test_js_and_effective_width_come_with_the_divergences() -> None:
+    assert [len(measure.outputs) for measure in resolve_measures(("js", "effective_width"))[0]] == [1, 1]
+    needed, outputs = resolve_measures(("js", "effective_width", "kl_base_lora", "base_norm"))
+    assert [next(iter(measure.outputs)) for measure in needed] == ["js", "base_norm"]
+    assert list(outputs) == ["js", "effective_width", "kl_base_lora", "base_norm"]
+
+
 def test_the_difference_of_a_pair(make_small: Any) -> None:
     small = make_small(stream="pair")
     np.testing.assert_allclose(compute(measure(small.run))[0], small.js(), rtol=1e-4)

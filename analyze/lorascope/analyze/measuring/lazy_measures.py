@@ -6,11 +6,13 @@ from typing import Any
 
 import numpy as np
 
+from lorascope.kernels.factored import measure_factor_rows
+from lorascope.kernels.softmax import NARROW_WIDTH
 from lorascope.stores.reading.source import Source, group_sizes, read_factors
 
-from .measures import MEASURES, Measure, resolve_measures
+from .measures import MEASURES, ONE_PASS, Measure, feature_permutation, norm_measures, norms, resolve_measures
 from .sources import GROUP_BYTES
-from .tiles import row_tiles
+from .tiles import LoraWeights, lora_weights, row_tiles
 
 
 def measure_sources(
@@ -67,12 +69,34 @@ def measure_block(sources: Any, rows: Any, *, measures: Sequence[Measure], outpu
         return np.full((len(outputs), len(sources), length), np.nan, np.float32)
     factors = read_factors(sources, row)
     out = np.empty((len(sources), len(outputs), length), np.float32)  # contiguous for each component
+    is_ours = all(measure.function in [*ONE_PASS] for measure in measures)
     for column, source, factor in zip(out, sources, factors, strict=True):
+        base = source.base
+        if is_ours and factor is not None and base.dtype_logical == "bfloat16" and base.shape[1] > NARROW_WIDTH:
+            # the same bits as below, without the Python between tiles
+            values = _one_pass_values(measures, base.read_stored(row), factor, lora_weights(source))
+            column[:] = [values[name] for name in outputs]
+            continue
         for tile in row_tiles(source, row, factor):
             values = _tile_values(measures, tile.base, tile.delta, source.component)
             for place, name in enumerate(outputs):
                 column[place, tile.tokens] = values[name]
     return np.ascontiguousarray(out.transpose(1, 0, 2))
+
+
+def _one_pass_values(
+    measures: Sequence[Measure], bits: np.ndarray, factor: np.ndarray, weights: LoraWeights
+) -> Mapping[str, np.ndarray]:
+    """Return measure name -> values (token,) for base as bfloat16 bits (token, feature) and delta's factor."""
+    functions = [measure.function for measure in measures]
+    out: dict[Any, Any] = {
+        function: np.empty((n, len(bits)), np.float32) if function in functions else None
+        for function, n in ONE_PASS.items()
+    }
+    measure_factor_rows(bits, factor, tuple(weights), feature_permutation(bits.shape[1]), *out.values())
+    if out[norms] is not None:
+        out[norms] = norm_measures(*out[norms])
+    return {name: row for m in measures for name, row in zip(m.outputs, out[m.function], strict=True)}
 
 
 def _tile_values(

@@ -10,7 +10,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from lorascope.kernels.linear import argmax_agreement_rows, norm_rows
+from lorascope.kernels.linear import norm_rows
 from lorascope.kernels.softmax import divergence_rows, effective_width_rows, jensen_shannon_rows
 from lorascope.stores.names import suggestion
 
@@ -95,7 +95,7 @@ def feature_permutation(width: int) -> np.ndarray:
 
     It is the same for all tokens and runs, so that the null is reproducible.
     """
-    return np.random.default_rng(width).permutation(width)
+    return np.random.default_rng(width).permutation(width).astype(np.int32)
 
 
 def _js_permuted(base: np.ndarray, delta: np.ndarray) -> np.ndarray:
@@ -114,19 +114,19 @@ def _effective_width(base: np.ndarray, delta: np.ndarray) -> np.ndarray:
 
 
 def _divergences(base: np.ndarray, delta: np.ndarray) -> tuple[np.ndarray, ...]:
-    """Return KL(p||q), KL(q||p), H(p), H(q) in nats, exp(H(q)), each (token,); p, q: softmax of base, base + delta."""
-    values = _run_kernel(divergence_rows, 4, base, delta)
-    return (*values, np.exp(values[3]))
+    """Return the eight measures (token,) of softmax(base) and softmax(base + delta) that share their exponentials."""
+    out = np.empty((8, len(base)), np.float32)
+    divergence_rows(base, delta, out)
+    return tuple(out)
 
 
-def _argmax_agreement(base: np.ndarray, delta: np.ndarray) -> np.ndarray:
-    """Return 1 for tokens at which base and base + delta have the same largest feature, else 0, float32 (token,)."""
-    return _run_kernel(argmax_agreement_rows, 1, base, delta)[0]
-
-
-def _norms(base: np.ndarray, delta: np.ndarray) -> tuple[np.ndarray, ...]:
+def norms(base: np.ndarray, delta: np.ndarray) -> tuple[np.ndarray, ...]:
     """Return |base|, |delta|, |delta| / |base|, and the cosine between base and delta, each float32 (token,)."""
-    base_norm, delta_norm, dot = _run_kernel(norm_rows, 3, base, delta)
+    return norm_measures(*_run_kernel(norm_rows, 3, base, delta))
+
+
+def norm_measures(base_norm: np.ndarray, delta_norm: np.ndarray, dot: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Return what `norms` does, from both norms and the dot product of base and delta."""
     with np.errstate(divide="ignore", invalid="ignore"):
         cosine = dot / base_norm / delta_norm
     return base_norm, delta_norm, norm_ratio(delta_norm, base_norm), cosine
@@ -136,6 +136,10 @@ def norm_ratio(delta: np.ndarray, base: np.ndarray) -> np.ndarray:
     """Return the norms' ratio delta / base, float32: inf if only base is 0, NaN if both are 0 or one isn't finite."""
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.asarray(np.where(np.isfinite(delta) & np.isfinite(base), delta / base, np.nan), np.float32)
+
+
+ONE_PASS = {_js: 1, _js_permuted: 1, _divergences: 8, norms: 3}
+"""Functions of measures that `measure_factor_rows` can compute, in its order, and the number of rows it fills."""
 
 
 _LIN = "Lin 1991, Divergence measures based on the Shannon entropy, IEEE Trans. Inf. Theory 37(1)"
@@ -149,24 +153,26 @@ def _attributes(long_name: str, units: str = "nat", references: str = "") -> Att
 
 _DIVERGENCE = "Jensen-Shannon divergence of softmax(base) and"
 _WIDTH = "exp of the entropy of softmax({}): how many features share its mass"
+_JS = _attributes(f"{_DIVERGENCE} softmax(lora)", references=f"arXiv 2501.03152, eq. 9; {_LIN}")
+_EFFECTIVE_WIDTH = _attributes(_WIDTH.format("base"), "1")
 _DEFINITIONS: Mapping[Callable[[np.ndarray, np.ndarray], Values], Mapping[str, Attributes]] = {
-    _js: {"js": _attributes(f"{_DIVERGENCE} softmax(lora)", references=f"arXiv 2501.03152, eq. 9; {_LIN}")},
-    _js_permuted: {"js_permuted": _attributes("js of a delta whose features are permuted: what size alone would give")},
-    _js_delta_alone: {
-        "js_delta_alone": _attributes(f"{_DIVERGENCE} softmax(delta), delta without its base", references=_LIN)
-    },
-    _effective_width: {"effective_width": _attributes(_WIDTH.format("base"), "1")},
     _divergences: {
+        "js": _JS,
         "kl_base_lora": _attributes("KL(softmax(base) || softmax(lora))", references=_KULLBACK),
         "kl_lora_base": _attributes("KL(softmax(lora) || softmax(base))", references=_KULLBACK),
         "entropy_base": _attributes("Shannon entropy of softmax(base)"),
         "entropy_lora": _attributes("Shannon entropy of softmax(lora)"),
+        "effective_width": _EFFECTIVE_WIDTH,
         "effective_width_lora": _attributes(_WIDTH.format("lora"), "1"),
+        "argmax_agreement": _attributes("1 where base and lora have their largest feature in common", "1"),
     },
-    _argmax_agreement: {
-        "argmax_agreement": _attributes("1 where base and lora have their largest feature in common", "1")
+    _js: {"js": _JS},
+    _js_permuted: {"js_permuted": _attributes("js of a delta whose features are permuted: what size alone would give")},
+    _js_delta_alone: {
+        "js_delta_alone": _attributes(f"{_DIVERGENCE} softmax(delta), delta without its base", references=_LIN)
     },
-    _norms: {
+    _effective_width: {"effective_width": _EFFECTIVE_WIDTH},
+    norms: {
         "base_norm": _attributes("|base|, Euclidean norm", "1"),
         "delta_norm": _attributes("|delta|, Euclidean norm", "1"),
         "delta_ratio": _attributes("|delta| / |base|, Euclidean norms", "1"),
@@ -198,12 +204,14 @@ def resolve_measures(names: Sequence[str | Measure]) -> tuple[tuple[Measure, ...
             raise ValueError(f"no measure {asked!r}; there are {sorted(MEASURES)}{suggestion(asked, [*MEASURES])}")
         outputs = {asked: MEASURES[asked]} if isinstance(asked, str) else dict.fromkeys(asked.outputs, asked)
         for name, measure in outputs.items():
-            if MEASURES.get(name, measure) is not measure or name in RESERVED_NAMES:
+            if (name in MEASURES and measure not in MEASURES.values()) or name in RESERVED_NAMES:
                 raise ValueError(
                     f"a measure can't be called {name!r}, a name that is in use already; give it another name"
                 )
             if name in by_name:
                 raise ValueError(f"measure {name!r} is given twice; name each once")
             by_name[name] = measure
-    measures = tuple({id(measure): measure for measure in by_name.values()}.values())
-    return measures, {name: measure.outputs[name] for name, measure in by_name.items()}
+    measures = {id(measure): measure for measure in by_name.values()}.values()
+    # js and the effective width come with the divergences, in the same pass
+    needed = (m for m in measures if not any(m.outputs.keys() < other.outputs.keys() for other in measures))
+    return tuple(needed), {name: measure.outputs[name] for name, measure in by_name.items()}
