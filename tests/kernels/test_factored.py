@@ -23,7 +23,7 @@ def test_one_pass_gives_the_bits_of_its_parts(width: int, with_bias: bool) -> No
     factor, lora_b = rng.standard_normal((n_rows, 5), np.float32), rng.standard_normal((5, width), np.float32)
     bias = rng.standard_normal(width, np.float32) if with_bias else np.empty(0, np.float32)
     bits[3, 0] = 0x7FC0  # NaN
-    weights, order = (lora_b, bias, np.float32(0.3)), rng.permutation(width).astype(np.int32)
+    weights, order = (lora_b, bias, np.float32(0.3)), rng.permutation(width).astype(np.uint32)
     delta = np.empty_like(base)
     expected, found = np.zeros((2, 13, n_rows), np.float32)
     widen_bfloat16_rows(bits, base)

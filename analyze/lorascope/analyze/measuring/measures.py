@@ -95,7 +95,7 @@ def feature_permutation(width: int) -> np.ndarray:
 
     It is the same for all tokens and runs, so that the null is reproducible.
     """
-    return np.random.default_rng(width).permutation(width).astype(np.int32)
+    return np.random.default_rng(width).permutation(width).astype(np.uint32)
 
 
 def _js_permuted(base: np.ndarray, delta: np.ndarray) -> np.ndarray:
