@@ -139,6 +139,19 @@ def test_a_cell_of_the_ribbon(look: Callable[..., Look], served: Callable[..., s
     opened.expect_address("sample=3&token=7&layer=0&component=lm_head")
 
 
+def test_the_ribbon_fits_a_narrow_screen_or_says_what_to_scroll(
+    look: Callable[..., Look], served: Callable[..., str]
+) -> None:
+    opened = look(served("main", "two"), viewport={"width": 290, "height": 844})
+    box, more = opened.page.locator(".ribbon .scroll"), opened.page.locator(".ribbon .more")
+    opened.expect_equal(lambda: box.evaluate("box => box.scrollWidth - box.clientWidth"), 0)
+    expect(more).to_have_text("")
+    opened.page.set_viewport_size({"width": 150, "height": 844})
+    expect(more).to_have_text(f"Tokens 1 to 7 of {N_TOKENS}: scroll sideways for the others.")
+    box.evaluate("box => box.scrollLeft = box.scrollWidth")
+    expect(more).to_have_text(f"Tokens 14 to 20 of {N_TOKENS}: scroll sideways for the others.")
+
+
 @pytest.mark.parametrize("kind", slow_but(["main", "two", "branch", "pair", "bfloat16"], "main"))
 def test_a_cell_of_the_map_shows_what_python_computes(
     look: Callable[..., Look], served: Callable[..., str], made: Callable[[str], Small], kind: str

@@ -207,6 +207,7 @@ test("columns of the ribbon", () => {
     [columns(1000, 5, 30).width, columns(1000, 50, 30).width, columns(1000, 5000, 30).width, columns(300, 0, 30).width],
     [26, 19, 14, 26],
   );
+  assert.deepEqual([columns(366, 44, 30).width, columns(366, 48, 30).width, columns(366, 49, 30).width], [7, 7, 14]); // a phone
   const across = { gutter: 30, width: 10, n: 100 };
   assert.deepEqual(
     [inSight(across, 0, 130), inSight(across, 15, 130), inSight(across, 990, 130)],

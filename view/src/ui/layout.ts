@@ -7,9 +7,10 @@ export interface Columns {
   n: number;
 }
 
-/** Columns that fill `room` pixels, within readable widths. */
+/** Columns that fill `room` pixels, if they are wide enough to see; else as wide as a finger needs, to be scrolled. */
 export function columns(room: number, n: number, gutter: number): Columns {
-  return { gutter, n, width: Math.min(26, Math.max(14, Math.floor((room - gutter) / Math.max(1, n)))) };
+  const width = Math.floor((room - gutter) / Math.max(1, n));
+  return { gutter, n, width: width < 7 ? 14 : Math.min(26, width) };
 }
 
 /** First visible column and the one after the last, when scrolled by `scrolled` pixels. */

@@ -131,6 +131,7 @@ export function componentMap(app: App) {
     drawn = String(token);
     heading.textContent = token < 0 ? `Mean over the ${tokens.n} tokens`
       : `${tokenLabel(tokens, token)}`;
+    if (values.some(Number.isNaN)) heading.append(" · grey: no js");
     say();
     draw();
   }

@@ -19,7 +19,8 @@ export function ribbon(app: App) {
   const spacer = el("div", { class: "spacer" }, canvas);
   const box = el("div", { class: "scroll" }, spacer);
   const readout = el("p", { class: "readout", role: "status" });
-  const root = el("div", { class: "ribbon" }, readout, box);
+  const more = el("p", { class: "more" });
+  const root = el("div", { class: "ribbon" }, readout, box, more);
   let shown: Shown | null = null;
   let labels: string[] = [];
   /** Number of chosen components of each layer. */
@@ -83,6 +84,11 @@ export function ribbon(app: App) {
     const [first, last] = inSight(across, scrolled, room);
     const x = (column: number) => GUTTER + column * across.width - scrolled;
     const over = placeOf(tokens.position, app.hovered.token);
+    const between = Math.ceil(12 / across.width); // columns from one text to the next
+    more.textContent = [
+      last - first < tokens.n ? `Tokens ${first + 1} to ${last} of ${tokens.n}: scroll sideways for the others.` : "",
+      byLayer.some((js, at) => Number.isNaN(js) && chosenIn[at % layers.length]) ? "Grey: no js." : "",
+    ].join(" ");
     context.save();
     context.beginPath();
     context.rect(GUTTER - 2, 0, width, strip + high + 2);
@@ -108,7 +114,7 @@ export function ribbon(app: App) {
       context.rotate(-Math.PI / 2);
       context.fillStyle = column === over || column === picked || said ? ink : quiet;
       context.font = column === picked ? `600 ${FONT}` : FONT;
-      context.fillText(labels[column]!, 0, 0.5);
+      if (column % between === 0) context.fillText(labels[column]!, 0, 0.5);
       context.restore();
     }
     const selected = layers.indexOf(app.view.layer);
