@@ -104,7 +104,8 @@ def captured(text: str) -> set[str]:
 
 def quick(words: list[str]) -> list[str]:
     """The same command, with options that make it quick."""
-    return [*words, *(option for option in QUICK.get(words[0], ()) if option.partition("=")[0] not in words)]
+    taken = [*words, *(["--shuffles"] if words[0] == "mi" and "--quick" in words else [])]  # which that goes without
+    return [*words, *(option for option in QUICK.get(words[0], ()) if option.partition("=")[0] not in taken)]
 
 
 def run_python(code: str, scope: dict[str, Any]) -> None:
