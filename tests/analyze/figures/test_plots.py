@@ -132,6 +132,21 @@ def test_histogram_marks_mean_and_error(small: Small, result: xr.DataTree) -> No
     assert "Dashed: mean; grey: ± standard error; n = 12 samples. Mean over tokens." in title_of(figure)
 
 
+def test_samples_that_hardly_differ_are_told_apart(result: xr.DataTree) -> None:
+    close = result.copy(deep=True)
+    miub = close["samples/miub"].values
+    miub[:] = 0.0038 + 2e-5 * np.arange(12) / 12
+    figure = sample_figure(close)
+    box, bars = figure.data
+    np.testing.assert_allclose(box.x, 1000 * miub)
+    np.testing.assert_allclose(bars.x, 1000 * miub)
+    assert figure.layout.xaxis2.title.text == "MIUB of a sample (10⁻³ nat)"
+    assert [note.text for note in figure.layout.annotations] == ["mean 3.8092"]  # all digits that its error leaves
+    assert box.hovertemplate == "%{text}: %{x:.6g} 10⁻³ nat<extra></extra>"
+    band = next(shape for shape in figure.layout.shapes if shape.type == "rect")
+    assert band.x0 < 3.8092 < band.x1
+
+
 def test_names_of_samples_are_escaped(make_small: Callable[..., Small]) -> None:
     tree = miub(make_small(sample_id="<a href='https://x.test'>").run)
     assert "<a" not in str(sample_figure(tree).data[0].text)

@@ -155,28 +155,32 @@ def sample_figure(result: xr.DataTree) -> go.Figure:
     finite = used & np.isfinite(by_sample["miub"].values)
     values = by_sample["miub"].values[finite]
     mean, error = float(values.mean()) if len(values) else math.nan, float(standard_error(values))
+    factor, power = common_power_of_ten(values, html.escape(units))
+    scaled = factor * values
     figure = make_subplots(rows=2, cols=1, shared_xaxes=True, row_heights=[0.22, 0.78], vertical_spacing=0.08)
     boxes: dict[str, Any] = {"line": {"color": "#777", "width": 1}, "fillcolor": "rgba(0,0,0,0)"}
     boxes |= {"boxpoints": "all" if len(values) <= N_POINTS else "outliers", "pointpos": 0, "jitter": 0.7}
     texts = [html.escape(str(name)) for name in by_sample["sample"].values[finite]]
-    hover = f"%{{text}}: %{{x:.4g}} {html.escape(units)}<extra></extra>"
+    hover = f"%{{text}}: %{{x:.6g}} {power}<extra></extra>"
     marker = {"color": INK, "size": 4, "opacity": 0.55}
-    figure.add_box(x=values, text=texts, hovertemplate=hover, marker=marker, **boxes, row=1, col=1)
+    figure.add_box(x=scaled, text=texts, hovertemplate=hover, marker=marker, **boxes, row=1, col=1)
     n_bins = max(10, min(40, 2 * round(math.sqrt(len(values)))))
-    hover = f"%{{x}} {html.escape(units)}: %{{y}} samples<extra></extra>"
+    hover = f"%{{x}} {power}: %{{y}} samples<extra></extra>"
     marker = {"color": COLORS[2], "line": {"color": "white", "width": 1}}
-    figure.add_histogram(x=values, nbinsx=n_bins, marker=marker, hovertemplate=hover, row=2, col=1)
+    figure.add_histogram(x=scaled, nbinsx=n_bins, marker=marker, hovertemplate=hover, row=2, col=1)
     apply_theme(figure, height=340)
-    figure.update_xaxes(exponentformat="power", nticks=7)
-    figure.update_xaxes(title_text=f"MIUB of a sample ({html.escape(units)})", row=2, col=1)
+    figure.update_xaxes(exponentformat="power", nticks=6, tickangle=0)
+    figure.update_xaxes(title_text=f"MIUB of a sample ({power})", row=2, col=1)
     figure.update_xaxes(visible=False, row=1, col=1)
     figure.update_yaxes(visible=False, row=1, col=1)
     figure.update_yaxes(title_text="samples", rangemode="nonnegative", row=2, col=1)
     if len(values):
-        text = {"annotation_text": f"mean {format_number(mean)}", "annotation_position": "top"}
-        figure.add_vline(x=mean, line={"color": "#222", "width": 1.5, "dash": "dash"}, row=2, col=1, **text)
+        shown = format_error(factor * mean, factor * error).partition(" ±")[0]
+        text = {"annotation_text": f"mean {shown}", "annotation_position": "top"}
+        figure.add_vline(x=factor * mean, line={"color": "#222", "width": 1.5, "dash": "dash"}, row=2, col=1, **text)
     if error > 0:
-        figure.add_vrect(x0=mean - error, x1=mean + error, fillcolor="#222", opacity=0.15, line_width=0, row=2, col=1)
+        x0, x1 = factor * (mean - error), factor * (mean + error)
+        figure.add_vrect(x0=x0, x1=x1, fillcolor="#222", opacity=0.15, line_width=0, row=2, col=1)
     attrs = result.dataset.attrs
     n_unused, n_bad = int((~used).sum()), int((used & ~finite).sum())
     headline(

@@ -96,7 +96,7 @@ def directions_section(run: Run, explanation: Explanation) -> str:
         "component": lambda row: row["component"].item(),
         "strongest at": lambda row: strongest[row["component"].item()],
         "share": lambda row: format_percent(float(row["first_share"])),
-        "for 99 %": lambda row: f"{int(row['n_99'])} of {int(row['rank'])}",
+        "for 99\u00a0%": lambda row: f"{int(row['n_99'])} of {int(row['rank'])}",
         "same token": lambda row: f"{int(row['driver_count'])} of {int((row['token'] >= 0).sum())}",
         "p": lambda row: format_number(float(row["driver_p"])),
     }
