@@ -6,6 +6,7 @@ import pytest
 
 from lorascope.analyze.figures import scales
 from lorascope.analyze.figures.scales import (
+    MOST_LOG_TICKS,
     ValueAxis,
     size_axis,
     tick_text,
@@ -44,6 +45,12 @@ def test_values_beyond_an_axis_lie_at_its_ends() -> None:
     np.testing.assert_array_equal(axis.inside(np.array([0.0, 1.0, np.inf])), [0.1, 1.0, 1000.0])
     layout = axis.layout()
     assert (layout["type"], layout["range"]) == ("log", [-1, 3])
+    assert layout["ticktext"] == ["0.1", "1", "10", "100", "1000"]
+    narrow = ValueAxis(0.0017, 0.031, is_log=True).layout()
+    assert narrow["tickvals"] == [0.002, 0.005, 0.01, 0.02]
+    assert narrow["ticktext"] == ["0.002", "0.005", "0.01", "0.02"]  # plotly's own: 2 3 5 10⁻² 2
+    wide = ValueAxis(1e-20, 1e20, is_log=True).layout()["tickvals"]
+    assert len(wide) <= MOST_LOG_TICKS
     assert ValueAxis(0.0, 3.0, is_log=False).layout() == {"range": [0.0, 3.0], "nticks": 6}
 
 

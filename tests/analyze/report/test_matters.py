@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from lorascope.analyze import explain, importance
+from lorascope.analyze.report.matters import _importance_table
 
 from ..conftest import Small
 from .test_report import Page, page_of, section
@@ -46,3 +47,18 @@ def test_the_table_of_importance(make_small: Callable[..., Small], tmp_path: Pat
     assert shares == {name: f"{100 * value:.1f} %" for name, value in expected.items()}
     assert "It holds for small changes: " in section(page, "ablation")
     assert "Can't tell by taking parts out, since the run holds no ablation; " in section(page, "ablation")
+
+
+def test_small_importances_share_a_power_of_ten(make_small: Callable[..., Small]) -> None:
+    tree = importance(make_small(importance=True).run)
+    share = 1e-4 / float(tree["kinds"]["value"].max())
+    for name in ("kinds", "layers", "components"):
+        for column in ("value", "se"):
+            tree[f"{name}/{column}"] = share * tree[f"{name}/{column}"]
+    head, body = _importance_table(tree).split("<tbody>")
+    (power,) = re.findall(r"importance \((10⁻\S+) nat\)", head)
+    cells = re.findall(r">([^<>]* ± [^<>]*)<", body)
+    assert "·10" not in "".join(cells)
+    largest = float(tree["kinds"]["value"].max())
+    exponent = int(power[2:].translate(str.maketrans("⁻⁰¹²³⁴⁵⁶⁷⁸⁹", "-0123456789")))
+    assert float(cells[0].partition(" ±")[0]) == pytest.approx(largest / 10.0**exponent, rel=0.1)

@@ -13,6 +13,8 @@ MOST_MARKED = 20
 """Largest number of sizes that all have a tick; with more, only sizes with a text have one."""
 MOST_DIGITS = 6
 """Largest number of digits of a tick that is written in full."""
+MOST_LOG_TICKS = 8
+"""Largest number of ticks of a logarithmic axis of values."""
 LOG_FROM = 30.0
 """Ratio of the largest to the smallest value above which an axis is logarithmic."""
 
@@ -78,7 +80,11 @@ class ValueAxis(NamedTuple):
         """Return plotly's options for the axis: its type, range and ticks."""
         if not self.is_log:
             return {"range": [self.low, self.high], "nticks": 6}
-        return {"type": "log", "range": [math.log10(self.low), math.log10(self.high)], "exponentformat": "power"}
+        low, high = math.log10(self.low), math.log10(self.high)
+        ticks = log_ticks(low, high)
+        ticks = ticks[:: -(-len(ticks) // MOST_LOG_TICKS)]
+        texts = [format_number(tick, digits=1 if len(ticks) > 2 else 3).removeprefix("1·") for tick in ticks]
+        return {"type": "log", "range": [low, high], "tickvals": ticks, "ticktext": texts}
 
 
 def value_axis(values: np.ndarray, *, is_log: bool | None = None) -> ValueAxis:

@@ -6,7 +6,7 @@ import numpy as np
 import xarray as xr
 
 from lorascope.analyze.importance.importance import importance_by_sample
-from lorascope.analyze.results.format import format_error, format_percent
+from lorascope.analyze.results.format import common_power_of_ten, format_error, format_percent
 from lorascope.analyze.results.weights import ratio, ratio_error
 from lorascope.stores import Run
 
@@ -91,11 +91,13 @@ def what_matters_section(explanation: Explanation) -> str:
 
 def _importance_table(importance: xr.DataTree) -> str:
     """Return an HTML table of the modules, layers and kinds of largest importance."""
-    rows = [
-        (f"{prefix}{getattr(row, dim)}", format_error(row.value, row.se), format_percent(row.share))
+    parts = [
+        (f"{prefix}{getattr(row, dim)}", row)
         for dim, prefix in (("kind", "all "), ("layer", "layer "), ("component", ""))
         for row in rows_of(importance[f"{dim}s"].to_dataset().sortby("value", ascending=False))[:N_ROWS]
     ]
+    factor, unit = common_power_of_ten([float(np.median([row.value for _, row in parts]))], "nat")
+    rows = [(name, format_error(factor * row.value, factor * row.se), format_percent(row.share)) for name, row in parts]
     caption = (
         "Importance: KL(adapted || adapted without a part) to second order, half the Fisher information of a scale on "
         f"its delta, from gradients of labels drawn from the adapted model; ± standard error over "
@@ -104,7 +106,7 @@ def _importance_table(importance: xr.DataTree) -> str:
         "over all of that sort. It holds for small changes: in our tests whole kinds had as little as 0.75 of what "
         "removing them changes, and a whole adapter 0.68 of 0.97 nat."
     )
-    return table(("part", "importance (nat)", "share"), rows, caption=caption)
+    return table(("part", f"importance ({unit})", "share"), rows, caption=caption)
 
 
 def _ablation_table(ablation: xr.Dataset) -> str:
