@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ from lorascope.analyze import measure_information, open_result
 from lorascope.analyze.information import sufficient_rows
 from lorascope.analyze.results.format import format_number
 from lorascope.cli import screen
-from lorascope.cli.commands.mi import _quartiles, _shorten_paths, _test_claims
+from lorascope.cli.commands.mi import MANY, _quartiles, _shorten_paths, _test_claims
 from lorascope.cli.main import main
 from lorascope.stores import Run, open_run
 
@@ -122,6 +123,21 @@ def test_a_quick_screen_has_two_estimates_with_errors_and_no_verdict(
     code, out, _ = run(capsys, some, "--quick", "--json")
     assert code == 0
     assert "verdict" not in out
+
+
+def test_many_components_are_estimated_by_processes(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    states = {f"m.{i}": tuple(rng.normal(size=(2, 240, 4))) for i in range(MANY + 1)}
+    store_states(tmp_path / "run.zarr", states, lengths=[12] * 20)
+    words, seconds = (tmp_path / "run.zarr", "--estimator", "gaussian", "--workers", 1), []
+    for name, more in (("p.nc", ()), ("t.nc", ("--scheduler", "threads"))):
+        before = os.times().children_user
+        assert run(capsys, *words, "--out", tmp_path / name, *more)[0] == 0
+        seconds.append(os.times().children_user - before)
+    assert seconds[0] > 0.1
+    assert seconds[1] == 0
+    with open_result(tmp_path / "p.nc") as processes, open_result(tmp_path / "t.nc") as threads:
+        np.testing.assert_array_equal(processes["value"].values, threads["value"].values)
 
 
 def test_components_without_values_are_told(capsys: pytest.CaptureFixture[str], some: Path) -> None:

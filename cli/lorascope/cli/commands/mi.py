@@ -37,6 +37,8 @@ EMBEDDING = re.compile(r"embed|^w[tp]e$")
 """Pattern of kinds of components that look up a token's id or position."""
 SCREENING = ("gaussian_copula", "ksg_copula")
 """Estimators of `--quick`: one that sees correlations sharply, and one that sees any dependence, in few axes."""
+MANY = 16
+"""Components above which processes are worth their start: threads share an interpreter, and take a third longer."""
 MOST_NOTES = 3
 """Most reasons for missing values that are printed without `--full`."""
 
@@ -121,6 +123,8 @@ def mi(
     run = require_store(run)
 
     opened = stores.open_run(run)
+    if not (scheduler or quick or component or export) and len(opened.component_paths) > MANY:
+        scheduler = "processes"
     options: dict[str, Any] = {
         "adapter": adapter, "component": component or None, "tokens": tokens, "against": against,
         "n_tokens": n_tokens, "n_axes": axes, "share": share, "seed": seed, "scheduler": scheduler,
