@@ -123,6 +123,7 @@ def _find_maxima(
     of_x, of_y = values
     squares = (of_x @ of_y.T / n - np.outer(of_x @ weights, of_y @ weights)) ** 2
     squares = squares.reshape(2, len(waves[0]), 2, len(waves[1])).sum(axis=(0, 2))
+    units = [_unit_vectors(tried) for tried in waves]
     climbed: list[tuple[float, np.ndarray]] = []
     while len(climbed) < most:
         i, j = np.unravel_index(squares.argmax(), squares.shape)
@@ -133,8 +134,8 @@ def _find_maxima(
         climbed.append((climb_covariance(sides[0], sides[1], maximum, CLIMB_STEPS[0]), maximum))
         for done in (start, climbed[-1][1]):  # near pairs would lead to the same maximum
             near = [
-                np.abs(_unit_vectors(tried) @ _unit_vectors(along)) > NEAR_COSINE
-                for tried, along in zip(waves, (done[:dx], done[dx:]), strict=True)
+                np.abs(tried @ _unit_vectors(along)) > NEAR_COSINE
+                for tried, along in zip(units, (done[:dx], done[dx:]), strict=True)
             ]
             squares[np.ix_(*near)] = 0
     return climbed

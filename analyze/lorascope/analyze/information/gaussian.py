@@ -61,7 +61,7 @@ def standardised_or_scores(x: np.ndarray, scores: np.ndarray, *, seed: int) -> n
     """
     values = (x - x.mean(axis=0)) / x.std(axis=0)
     values += JITTER * np.random.default_rng(seed).normal(size=x.shape)
-    return np.where((values**4).mean(axis=0) > HEAVY_TAILS, scores, values)
+    return np.where(((values**2) ** 2).mean(axis=0) > HEAVY_TAILS, scores, values)
 
 
 def canonical_correlations(x: np.ndarray, y: np.ndarray) -> np.ndarray:
