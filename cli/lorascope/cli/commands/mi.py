@@ -98,7 +98,7 @@ def mi(
     bound
         Also print MIUB and the proven bound, in nats, to compare with the paper's claim that MIUB is an upper bound.
     quick
-        Screen the components by two estimates, of a Gaussian copula and of nearest neighbours, in some 2 % of the time.
+        Screen the components by two estimates, of a Gaussian copula and of nearest neighbours, in 7 % of the time.
         They have errors, but no panel, no shuffles and therefore no p and no verdict: look closer at what stands out.
     full
         Print all components, every estimator, and all remarks on the estimates.
