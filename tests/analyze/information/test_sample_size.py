@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
+from lorascope.analyze import mutual_information
 from lorascope.analyze.information import sufficient_rows
 from lorascope.analyze.information.evidence import VERDICT_FIELDS, verdict
 
@@ -55,6 +56,19 @@ def test_a_panel_needs_what_its_largest_member_needs() -> None:
     assert math.isnan(steady)
     by_itself = sufficient_rows(made(names, [DRIFTING | {"value": 0.5, "quarter": 0.4}, FIELDS, WIDE])).values[-1]
     assert by_itself == pytest.approx(16000)  # 0.4 / (a tenth of 1)
+
+
+def test_a_capture_of_so_many_rows_is_sampled_enough() -> None:
+    def measured(n: int, seed: int) -> xr.Dataset:
+        rng = np.random.default_rng(seed)
+        x = rng.normal(size=(n, 1))
+        return mutual_information(x, x**2 + 0.3 * rng.normal(size=(n, 1)), estimator="ksg_copula", n_shuffles=4)
+
+    few = measured(300, seed=0)
+    assert few["verdict"].item() == "undersampled"
+    rows = int(sufficient_rows(few).item())
+    assert 600 < rows < 10_000
+    assert measured(rows, seed=50)["verdict"].item() == "ok"
 
 
 def test_other_verdicts_and_too_few_rows_have_none() -> None:
