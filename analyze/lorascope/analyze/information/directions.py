@@ -58,7 +58,7 @@ def characteristic_directions(x: np.ndarray, y: np.ndarray, *, seed: int = 0) ->
     waves = [_trial_frequencies(side.shape[1], rng) for side in (x, y)]
     some = rng.permutation(len(x))[:MOST_ROWS]
     sides = [np.ascontiguousarray(side.T) for side in (x, y)]
-    starts = [side[:, some] for side in sides]
+    starts = [side.take(some, axis=1) for side in sides]
     climbed = sorted(_find_maxima(starts, waves, N_STARTS, is_sure=False), key=lambda maximum: -maximum[0])
     distinct: list[np.ndarray] = []
     whites = [whitened(side.T, name) for side, name in zip(sides, "xy", strict=True)]
@@ -73,7 +73,7 @@ def characteristic_directions(x: np.ndarray, y: np.ndarray, *, seed: int = 0) ->
             break
         of_rest = [rest @ side for rest, side in zip(rests, sides, strict=True)]
         more = _find_maxima(
-            [side[:, some] for side in of_rest],
+            [side.take(some, axis=1) for side in of_rest],
             [tried @ rest for tried, rest in zip(waves, rests, strict=True)],
             1,
             is_sure=True,
