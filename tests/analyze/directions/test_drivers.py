@@ -7,6 +7,7 @@ import pytest
 import xarray as xr
 from scipy import stats
 
+from lorascope.analyze.directions import drivers
 from lorascope.analyze.directions.drivers import _drivers, directions_by_component
 from lorascope.analyze.measuring.sources import component_sources
 from lorascope.stores import Run
@@ -62,6 +63,19 @@ def test_counts_of_directions_are_those_of_the_whole_delta_and_of_every_other_ro
     first = directions_by_component(run, component_sources(run), np.arange(500))  # of one row, which has no halves
     assert np.isnan(first["n_99_half"]).all()
     assert first.attrs == {"tokens": "500 chosen", "n_tokens": 500}
+
+
+def test_long_runs_are_read_in_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(3)
+    run = write_factors(tmp_path / "run.zarr", {"a.up_proj": rng.normal(size=(4500, RANK))}, lengths=[500] * 9)
+    sources = component_sources(run)
+    rows = np.arange(4500) // ROW_TOKENS
+    monkeypatch.setattr(drivers, "MOST_ROWS", 3)
+    part = directions_by_component(run, sources)
+    assert part.attrs == {"tokens": "all", "n_tokens": 2452, "rows": "3 evenly spaced rows of 5"}
+    chosen = directions_by_component(run, sources, np.flatnonzero(np.isin(rows, [0, 2, 4])))
+    xr.testing.assert_equal(part, chosen)
+    assert "rows" not in chosen.attrs
 
 
 def test_a_driver_is_the_token_with_the_smallest_chance_of_all_draws() -> None:

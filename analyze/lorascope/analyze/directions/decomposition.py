@@ -136,11 +136,13 @@ def strongest_tokens(
     tops = {name: empty_tops(len(rotation), n_top) for name, rotation in rotation_of.items()}
 
     def block_tops(block: RowBlock) -> dict[str, TopTokens]:
-        """Return component -> strongest tokens of these rows."""
-        return {
-            name: top_tokens(block.tokens, scores_along(z, rotation_of[name]), n_top)
-            for name, z in block.factor.items()
-        }
+        """Return component -> strongest tokens of these rows, except tokens below all of the rows merged so far."""
+        strongest = {}
+        for name, z in block.factor.items():
+            scores = scores_along(z, rotation_of[name])
+            near = np.flatnonzero((np.abs(scores) >= np.abs(tops[name].score[:, -1:])).any(axis=0))
+            strongest[name] = top_tokens(block.tokens[near], scores[:, near], n_top)
+        return strongest
 
     walk = map_rows(block_tops, sources, ["factor"], tokens=used, n_threads=n_workers, progress=progress)
     for later in walk:

@@ -6,6 +6,7 @@ import numpy as np
 import xarray as xr
 
 from lorascope.stores import Run
+from lorascope.stores.format.spec import ROW_TOKENS
 from lorascope.stores.progress import Progress
 from lorascope.stores.reading.source import Source
 from lorascope.stores.reading.token_choice import TokenChoice, chosen_token_weights, describe_choice
@@ -18,6 +19,9 @@ N_STRONGEST = 100
 """Number of strongest tokens that are read to find `N_TOP` with different ids or positions."""
 N_DRAWS = 19
 """Number of random mixtures that a component's first direction is compared with: the fewest that allow p = 0.05."""
+
+MOST_ROWS = 32
+"""Most rows (of 1,024 tokens) that are read; of longer runs, which would take minutes, rows evenly spaced."""
 
 
 def directions_by_component(
@@ -45,8 +49,13 @@ def directions_by_component(
           direction is more about one token than they are; most directions have some driver.
 
         Tokens with the same id and position count once: samples that begin alike have the same deltas there.
+        Of more than `MOST_ROWS` rows with chosen tokens this number is used, evenly spaced; `rows` then says of how many.
     """
     used = chosen_token_weights(run, tokens) > 0
+    row, attributes = np.arange(len(used)) // ROW_TOKENS, {}
+    if len(rows := np.unique(row[used])) > MOST_ROWS:
+        used &= np.isin(row, rows[np.linspace(0, len(rows) - 1, MOST_ROWS).round().astype(int)])
+        attributes["rows"] = f"{MOST_ROWS} evenly spaced rows of {len(rows)}"
     decomposed = directions_of(sources, used, n_top=N_STRONGEST, n_workers=n_workers, progress=progress)
     mixtures = _strongest_of_mixtures(sources, decomposed, used, n_workers, progress)
     token_ids = run.tokens["token_id"].values.astype(np.int64)
@@ -71,15 +80,15 @@ def directions_by_component(
         for each in decomposed
     ]
     first = [np.pad(own[0], (0, N_TOP - len(own[0])), constant_values=-1) for own in tops]
-    rows = [run.component_paths.index(source.component) for source in sources]
+    component_places = [run.component_paths.index(source.component) for source in sources]
     return xr.Dataset(
         {name: ("component", np.array(column)) for name, column in values.items()}
         | {"n_99_half": (("component", "half"), halves), "token": (("component", "top"), np.stack(first))},
         coords={
             "component": [source.component for source in sources],
-            **{name: ("component", run.components[name].values[rows]) for name in ("kind", "layer")},
+            **{name: ("component", run.components[name].values[component_places]) for name in ("kind", "layer")},
         },
-        attrs={"tokens": describe_choice(tokens), "n_tokens": int(used.sum())},
+        attrs={"tokens": describe_choice(tokens), "n_tokens": int(used.sum()), **attributes},
     )
 
 

@@ -101,6 +101,7 @@ def directions_section(run: Run, explanation: Explanation) -> str:
         "p": lambda row: format_number(float(row["driver_p"])),
     }
     excluded = ", without the first of each sample" if directions.attrs["tokens"] == "from:1" else ""
+    excluded += f", in {directions.attrs['rows']}" if "rows" in directions.attrs else ""
     caption = (
         "The strongest direction of what the adapter adds: in the module of the opening, and in those with the largest "
         "JS. Strongest at: its three strongest tokens in square brackets, with the text around them. Share: of the "

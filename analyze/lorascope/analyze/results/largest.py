@@ -20,5 +20,10 @@ def largest_places(values: Float[np.ndarray, "*row value"], n: int) -> Int64[np.
     keys = -values
     bound = np.partition(keys, n - 1, axis=-1)[..., n - 1 : n]
     # Values equal to the last one count too, as do those that can't be compared with it.
-    columns = np.flatnonzero((~(keys > bound)).reshape(-1, values.shape[-1]).any(axis=0))
+    is_near = ~(keys > bound)
+    if (is_near.sum(axis=-1) == n).all():  # there are no such values
+        columns = np.nonzero(is_near)[-1].reshape(*values.shape[:-1], n)
+        order = np.argsort(np.take_along_axis(keys, columns, -1), axis=-1, kind="stable")
+        return np.asarray(np.take_along_axis(columns, order, -1))
+    columns = np.flatnonzero(is_near.reshape(-1, values.shape[-1]).any(axis=0))
     return np.asarray(columns[np.argsort(keys[..., columns], axis=-1, kind="stable")[..., :n]])
