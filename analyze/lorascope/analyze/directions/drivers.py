@@ -49,7 +49,7 @@ def directions_by_component(
           direction is more about one token than they are; most directions have some driver.
 
         Tokens with the same id and position count once: samples that begin alike have the same deltas there.
-        Of more than `MOST_ROWS` rows with chosen tokens, this number is used, evenly spaced; the attribute `rows` says it.
+        Of more than `MOST_ROWS` rows that have chosen tokens, this number is used, evenly spaced (attribute `rows`).
     """
     used = chosen_token_weights(run, tokens) > 0
     row, attributes = np.arange(len(used)) // ROW_TOKENS, {}
