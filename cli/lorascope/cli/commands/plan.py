@@ -65,11 +65,12 @@ def plan(
     if made.trials:
         print_frame(rate_rows(made.trials, made.spec.codec), "Tokens per second")
     total = made.estimate
-    parts = [(p.name, p.n_arrays, p.n_chunks + p.n_arrays, p.raw_bytes, p.stored_bytes) for p in total.parts]
-    parts.append(("in all", total.n_arrays, total.n_files, total.raw_bytes, total.stored_bytes))
+    parts = {p.name: (p.n_arrays, p.n_chunks + p.n_arrays, p.raw_bytes, p.stored_bytes) for p in total.parts}
+    whole = (total.n_arrays, total.n_files, total.raw_bytes, total.stored_bytes)
+    metadata = [number - sum(column) for number, column in zip(whole, zip(*parts.values(), strict=True), strict=True)]
     rows = [
         {"part": name, "arrays": arrays, "files": files, "in memory": format_size(raw), "on disk": format_size(stored)}
-        for name, arrays, files, raw, stored in parts
+        for name, (arrays, files, raw, stored) in {**parts, "metadata": metadata, "in all": whole}.items()
     ]
     print_frame(rows, "What would be stored")
     memory = [
