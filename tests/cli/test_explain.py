@@ -1,5 +1,6 @@
 """`lorascope explain`."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -18,10 +19,11 @@ QUESTIONS = [
 
 
 def test_the_paragraph_is_broken_between_words(
-    capsys: pytest.CaptureFixture[str], many_rows: Path, monkeypatch: pytest.MonkeyPatch
+    capsys: pytest.CaptureFixture[str], many_rows: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(screen.console, "width", 80)
-    code, out, err = call("explain", capsys, many_rows)
+    run = shutil.copytree(many_rows, tmp_path / "run.zarr")  # without stored results, which it would speak of
+    code, out, err = call("explain", capsys, run)
     assert (code, err) == (0, "")
     assert max(map(len, out.splitlines())) <= 80
     answers = [flat(answer) for answer in out.strip().split("\n\n")]
