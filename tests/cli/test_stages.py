@@ -1,6 +1,7 @@
 """Every stage through the command line, on a model made on the spot."""
 
 import importlib.util
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -29,6 +30,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("stages")
     make_inputs(path, 12)
     (path / "empty").mkdir()
+    (path / "more").mkdir()
+    shutil.copy(path / "sums.train.jsonl", path / "more")
     (path / "empty/adapter_config.json").write_text('{"peft_type": "LORA", "r": 2, "lora_alpha": 2}')
     (path / "empty/adapter_model.safetensors").touch()
     return path
@@ -51,8 +54,9 @@ def test_from_a_model_to_a_report(folder: Path, capsys: pytest.CaptureFixture[st
     measured = ["--miub-every", "2", "--miub-samples", "5"]
     captured = ["capture", *MODEL, "--adapter", "adapter", "--out", "run.zarr", "--limit", "8"]
     pulled = ["pull", "run.zarr", "small.zarr", "--component", "model.layers.0.*", "--samples", "3"]
+    more = ["--data", "more/sums.train.jsonl", "--held-out", "sums.train.jsonl"]  # one name, and the same items
     steps = [
-        (["finetune", *MODEL, "--out", "adapter", "--held-out", "sums.train.jsonl", *FINE, *measured], "after: CE"),
+        (["finetune", *MODEL, *more, "--out", "adapter", *FINE, *measured], "after: CE"),
         (captured, "at 14 components"),
         (["info", "run.zarr"], "sums/train"),
         (captured, "already complete: "),

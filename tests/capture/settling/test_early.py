@@ -5,14 +5,23 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 from transformers import AutoTokenizer
 
 from lorascope.capture import CaptureConfig
-from lorascope.capture.samples.items import TextItem
+from lorascope.capture.models.source import require_widths
+from lorascope.capture.samples.items import ChoiceItem, TextItem
 from lorascope.capture.samples.sources import read_items
 from lorascope.capture.settling import early
-from lorascope.capture.settling.early import check_files, count_tokens, require_device_name, token_counter
+from lorascope.capture.settling.early import (
+    check_files,
+    count_tokens,
+    output_widths,
+    require_device_name,
+    token_counter,
+)
 from lorascope.stores import StoreError
 
 from ...tiny import save_model
@@ -151,3 +160,59 @@ def test_tokens_are_counted_as_the_model_counts_them(settings: dict[str, Any]) -
     count = token_counter(Path(settings["model"], "tokenizer.json"))
     assert count_tokens(items, count) == expected > 9
     assert count_tokens([TextItem(id="a", dataset="", split="", text="abc")], count) == 0
+
+
+def test_padding_of_the_tokenizers_file_is_no_text(settings: dict[str, Any]) -> None:
+    file = Path(settings["model"], "tokenizer.json")
+    n = token_counter(file)("abc")
+    padding = {"direction": "Right", "pad_to_multiple_of": None, "pad_id": 0, "pad_type_id": 0, "pad_token": "a"}
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"padding": padding | {"strategy": {"Fixed": 64}}}))
+    assert token_counter(file)("abc") == n < 64
+
+
+def test_of_a_question_only_what_every_prompt_shows_is_counted() -> None:
+    item = ChoiceItem(id="a", dataset="", split="", question="abc", choices=("defg", "hijkl"), answer=0)
+    assert count_tokens([item], len) == 3
+
+
+@pytest.mark.parametrize("content", ["[]", "3", '"a"', '{"text_config": null}', '{"text_config": [1]}'])
+def test_a_configuration_of_another_form_is_left_to_loading(settings: dict[str, Any], content: str) -> None:
+    Path(settings["model"], "config.json").write_text(content)
+    check_files(CaptureConfig(**settings, component=("*.q_proj",)), runs_here=True)
+
+
+def test_the_least_size_of_a_run_is_by_what_would_be_stored(
+    settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes: list[float] = []
+    monkeypatch.setattr(early, "require_room", lambda out, n_bytes: sizes.append(n_bytes))
+    change_config(settings, dtype="float32", torch_dtype="float32")
+    for options in ({}, {"dtype": "float32"}, {"dtype": "bfloat16"}, {"store": "bf16"}, {"generate": 3}):
+        check_files(CaptureConfig(**settings, **options), runs_here=True)
+    whole = sizes[0]
+    assert sizes == [whole, whole, whole / 2, whole / 2]
+    change_config(settings, dtype="bfloat16", torch_dtype="bfloat16")
+    check_files(CaptureConfig(**settings, dtype="float32"), runs_here=True)
+    assert sizes[-1] == whole
+
+
+def test_layers_of_experts_are_left_to_loading(tmp_path: Path) -> None:
+    """A capture excludes them, since not every token passes them."""
+    for path, expected in (("mlp.up_proj", 3), ("mlp.experts.7.up_proj", 0)):
+        weights = {f"base_model.model.{path}.lora_{side}.weight": np.ones((3, 3), np.float32) for side in "AB"}
+        save_file(weights, tmp_path / "adapter_model.safetensors")
+        widths = output_widths(CaptureConfig(model="m", adapter=(str(tmp_path),), data=("d",), out="o"))
+        assert sum(widths.values()) == expected
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [5, None, {}, {"dtype": "F32"}, {"dtype": "F32", "shape": 5}, {"dtype": 1, "shape": [2, 2]},
+     {"dtype": "F32", "shape": ["a", 2]}],
+)  # fmt: skip
+def test_a_damaged_header_of_an_adapter_is_left_to_loading(settings: dict[str, Any], facts: Any) -> None:
+    file = Path(settings["adapter"][0], "adapter_model.safetensors")
+    header = json.dumps({"base_model.model.a.lora_B.weight": facts}).encode()
+    file.write_bytes(len(header).to_bytes(8, "little") + header)
+    check_files(CaptureConfig(**settings), runs_here=True)
+    require_widths(Path(settings["model"]), file.parent)

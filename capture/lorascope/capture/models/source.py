@@ -96,8 +96,10 @@ def require_widths(model: Path, folder: Path) -> None:
 def tensor_header(file: Path) -> dict[str, Any]:
     """Return the header of a safetensors file; {} if it is damaged."""
     try:
-        return read_tensor_header(file)[0]
-    except StoreError:
+        header = read_tensor_header(file)[0]
+        shapes = [facts["shape"] for facts in header.values() if isinstance(facts["dtype"], str)]
+        return header if len(shapes) == len(header) and all(type(n) is int for s in shapes for n in s) else {}
+    except (StoreError, TypeError, KeyError):
         return {}
 
 

@@ -59,15 +59,15 @@ def check_files(config: CaptureConfig, *, runs_here: bool) -> None:
         return
     widths = output_widths(config)
     try:
-        settings = read_json(Path(model, "config.json"))
+        whole = read_json(Path(model, "config.json"))
+        settings = dict(whole.get("text_config", whole))
         count = token_counter(Path(model, "tokenizer.json"))
     except Exception:  # whatever is wrong with these files, loading says it
         return
-    if config.component and widths and "text_config" not in settings:  # others rename layers as they load
+    if config.component and widths and "text_config" not in whole:  # others rename layers as they load
         paths = list(widths)
         chosen = matching_indices(paths, config.component, of="components that the adapter changes")
         widths = {paths[index]: widths[paths[index]] for index in chosen}
-    settings = settings.get("text_config", settings)
     lengths = [settings[name] for name in CONTEXT_NAMES if isinstance(settings.get(name), int) and settings[name] > 0]
     if lengths:
         require_context(items, count, lengths[0])
@@ -76,9 +76,10 @@ def check_files(config: CaptureConfig, *, runs_here: bool) -> None:
         runs_here
         and is_new
         and not config.overfill
-        and (config.tokens, config.states, config.budget) == ("all", "all", None)
+        and (config.tokens, config.states, config.budget, config.generate) == ("all", "all", None, 0)
     ):
-        is_float32 = "float32" in (config.dtype, settings.get("dtype"), settings.get("torch_dtype"))
+        stated = (settings.get("dtype"), settings.get("torch_dtype"))
+        is_float32 = "float32" in (stated if config.dtype == "auto" else (config.dtype,))
         width_bytes = sum(widths.values()) * (4 if is_float32 and config.store == "exact" else 2)
         require_room(config.out, count_tokens(items[: config.limit], count) * width_bytes * LEAST_RATIO)
 
@@ -89,7 +90,7 @@ def output_widths(config: CaptureConfig) -> dict[str, int]:
     for folder in config.adapters.values():
         for key, facts in tensor_header(adapter_weights_file(Path(folder))).items():
             match = LORA_MATRIX.fullmatch(key)
-            if match is None or len(facts["shape"]) != 2 or ".base_layer" in match[1]:  # those of experts
+            if match is None or len(facts["shape"]) != 2 or re.search(r"\.(base_layer|experts)\b", match[1]):
                 return {}
             if match[2] == "B":
                 widths[match[1]] = facts["shape"][0]
@@ -125,6 +126,7 @@ def token_counter(file: Path) -> Callable[[str], int]:
 
     tokenizer = Tokenizer.from_file(str(file))
     tokenizer.no_truncation()
+    tokenizer.no_padding()
     return lambda text: len(tokenizer.encode(text, add_special_tokens=False))
 
 
@@ -141,9 +143,9 @@ def require_context(items: Sequence[Item], count: Callable[[str], int], context:
 
 
 def count_tokens(items: Sequence[Item], count: Callable[[str], int]) -> int:
-    """Return about how many tokens items have, without prompts and templates, by up to 256 of them."""
+    """Return about how many tokens items have, without prompts, choices and templates, by up to 256 of them."""
     some = items[:: max(len(items) // SAMPLED, 1)]
-    n = sum(count(text) for item in some for text in _whole_texts(item))
+    n = sum(count(text) for item in some for text in _whole_texts(item)[: 1 if isinstance(item, ChoiceItem) else None])
     return n * len(items) // max(len(some), 1)
 
 

@@ -53,8 +53,8 @@ def finetune(
         Weights of a group: those of its first layer, or the mean over its layers.
     """
     require_training_inputs(model=model, data=(*data, *held_out), out=out)
-    for files in (data, held_out):
-        read_small_data(files)
+    for path in (*data, *held_out):  # each alone: files may have items in common
+        read_small_data([path])
     say(describe_loading(model, dtype), to=aside)
 
     with report_when_stopped(partial(describe_training, out)):
