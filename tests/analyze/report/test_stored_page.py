@@ -4,11 +4,12 @@ import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from lorascope.analyze import explain
-from lorascope.analyze.report import paragraph, write_report
+from lorascope.analyze.report import page, paragraph, write_report
 from lorascope.analyze.report.explain import stored_note
 from lorascope.analyze.results.stored import results_folder
 from lorascope.cli.main import main
@@ -97,3 +98,15 @@ def test_commands_say_that_rows_were_not_read_again(run: Run, capsys: pytest.Cap
     again = capsys.readouterr()
     assert again.err == outputs[1].err
     assert again.out == outputs[0].out
+
+
+def test_pictures_are_stored_once_all_are_drawn(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Chrome may have stopped before the last one."""
+    drawn, sizes = {"a": b"<svg/>"}, list[int]()
+    monkeypatch.setattr(page, "draw", lambda figures, **options: sizes.append(len(drawn)) or dict(drawn))
+    figures: dict[str, Any] = {"a": {}, "b": {}}
+    assert page._stored_pictures(run, figures) == drawn
+    drawn["b"] = "<svg>✓</svg>".encode()
+    for _ in range(2):
+        assert page._stored_pictures(run, figures) == drawn
+    assert sizes == [1, 2]

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from lorascope.analyze import changes, qualify
+from lorascope.analyze import changes, explain, qualify
 from lorascope.analyze.results import stored
 from lorascope.analyze.results.stored import COMPUTED, results_folder, stored_or_computed
 from lorascope.stores import Run, StoreError, open_run
@@ -120,6 +120,26 @@ def test_another_run_row_choice_or_version_is_not_answered_from_it(
     assert COMPUTED in stored_or_computed(open_run(partly.path), "counted", compute).attrs
     monkeypatch.setattr(stored, "code_digest", lambda: "of another version")
     assert COMPUTED not in stored_or_computed(run, "counted", compute, inputs="[1]").attrs
+
+
+def test_of_several_adapters_one_is_named_also_where_results_are_stored(
+    make_small: Callable[..., Small], tmp_path: Path
+) -> None:
+    run = open_run(shutil.copytree(make_small(adapters=("a", "b")).run.path, tmp_path / "two.zarr"))
+    compute = Counted()
+    stored_or_computed(run, "counted", compute, adapter="a")
+    for adapter in (None, ""):
+        with pytest.raises(StoreError, match="this run holds"):
+            stored_or_computed(run, "counted", compute, adapter=adapter)
+    assert COMPUTED in stored_or_computed(run, "counted", compute, adapter="a").attrs
+
+
+def test_components_may_be_an_array(run: Run) -> None:
+    compute, names = Counted(), run.components["path"].values[:2]
+    assert COMPUTED not in stored_or_computed(run, "counted", compute, options=names).attrs
+    assert COMPUTED in stored_or_computed(run, "counted", compute, options=names.tolist()).attrs
+    assert COMPUTED not in stored_or_computed(run, "counted", compute, options=names[:1]).attrs
+    assert explain(run, component=names).qualified["component"].values.tolist() == names.tolist()
 
 
 def test_the_code_has_a_digest(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -162,12 +162,15 @@ def _report_body(run: Run, explanation: Explanation, js_section: str, note: str,
 
 def _stored_pictures(run: Run, figures: Mapping[str, Mapping[str, Any]], **options: Any) -> dict[str, bytes]:
     """Return SVG pictures of figures by name, read from their file if the same figures were drawn before."""
+    drawn = dict[str, bytes]()
 
     def compute() -> xr.Dataset | None:
-        """Return pictures as texts, None if nothing can draw them."""
-        texts = {name: picture.decode() for name, picture in draw(figures, kind="svg", width=WIDTH).items()}
-        values = ("figure", np.array([*texts.values()], object))
-        return xr.Dataset({"svg": values}, {"figure": [*texts]}) if texts else None
+        """Return pictures as texts, None if some weren't drawn: a later call may draw them."""
+        drawn.update(draw(figures, kind="svg", width=WIDTH))
+        if not drawn or len(drawn) < len(figures):
+            return None
+        texts = np.array([picture.decode() for picture in drawn.values()], object)
+        return xr.Dataset({"svg": ("figure", texts)}, {"figure": [*drawn]})
 
     stored = stored_or_computed(run, "pictures", compute, inputs=json.dumps(figures), **options)
-    return {} if stored is None else {str(name): svg.encode() for name, svg in stored["svg"].to_series().items()}
+    return drawn if stored is None else {str(name): svg.encode() for name, svg in stored["svg"].to_series().items()}

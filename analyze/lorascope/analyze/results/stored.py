@@ -53,8 +53,10 @@ def stored_or_computed(
     file that is damaged, or of another run, row, option or code, doesn't fit it, and is replaced.
     """
     folder = results_folder(run)
-    about = [adapter or run.adapters[0], options]
-    path = None if folder is None else folder / f"{name}-{blake3(json.dumps(about).encode()).hexdigest()[:8]}"
+    if not adapter:
+        run.adapter(adapter)  # raises StoreError if there are several
+    about = json.dumps([adapter or run.adapters[0], options], default=list)  # an array of names is a list of them
+    path = None if folder is None else folder / f"{name}-{blake3(about.encode()).hexdigest()[:8]}"
     origin = json.dumps([run.place.name, run.attributes, rows_digest(run), name, about, inputs, code_digest()])
     digest = blake3(origin.encode())
     if path is not None:
