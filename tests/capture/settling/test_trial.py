@@ -112,7 +112,7 @@ def test_a_slow_machine_tries_fewer_tokens(
         config, samples, torch.device("cpu"), ["zstd"], progress=lambda now: stages.append((now.stage, now.done))
     )
     assert found["zstd"].tokens == len(samples[0].token_ids)
-    names = ("load model", "try a capture", "time passes", "time changes")
+    names = ("load model", "try a capture", "time passes", "time scores", "time changes")
     assert stages == [(stage, done) for stage in names for done in (0, 1)]
 
 

@@ -34,7 +34,7 @@ from ..settling.data import data_notes, encode_data, read_data
 from ..settling.estimate import Estimate, estimate, ways_to_fit
 from ..settling.inputs import require_inputs
 from ..settling.make_layout import make_layout, with_chosen_tokens
-from ..settling.trial import TrialResult, Way, codecs_to_try, run_trial
+from ..settling.trial import TrialResult, Way, codecs_to_try, run_trial, scored_tokens
 from .memory import device_bytes_needed, free_device_bytes, free_host_bytes
 from .meta import MetaModel, attach_on_meta, load_on_meta, meta_inputs, output_dtypes
 
@@ -237,7 +237,7 @@ def plan(config: CaptureConfig, *, probe: bool = True, progress: Report = None) 
         tried = trials[layout.spec.codec]
         notes += finite_notes(tried.measured["not_finite"])
         seconds["load"] = tried.measured["load_seconds"]
-        seconds["score"] = tried.costs.forward * n_scored
+        seconds["score"] = tried.measured.get("score_seconds_per_token", 0.0) * n_scored
         if prompts:
             seconds["replies"] = tried.costs.forward * _reply_tokens(prompts.values(), len(names))
         if graded:
@@ -279,10 +279,8 @@ def _counts(layout: Layout, chosen: np.ndarray, n_passes: int) -> dict[str, int]
 def _scored_tokens(sample: EncodedSample, config: CaptureConfig) -> int:
     """Return the number of tokens that pass the model for a sample's scores and answer, over all passes."""
     n_models = (2 if config.score_base else 1) if config.score else 0
-    if not sample.choices:
-        return n_models * len(sample.token_ids)
-    answered = sample.n_context + config.answer_tokens if config.answer_tokens else 0
-    return n_models * (sample.n_context + sum(len(choice.token_ids) for choice in sample.choices) + answered)
+    answered = sample.n_context + config.answer_tokens if config.answer_tokens and sample.choices else 0
+    return n_models * (scored_tokens(sample) + answered)
 
 
 def _reply_tokens(prompts: Collection[EncodedSample], n_adapters: int) -> int:

@@ -39,6 +39,7 @@ from ..recording.progress import Report, report_stage
 from ..recording.run_model import fill_rows
 from ..recording.stream import Streamed
 from ..samples.encoded import EncodedSample, probe_samples
+from ..samples.scoring import score
 from .estimate import Costs, estimate, n_cores
 from .load import Loaded
 from .make_layout import make_layout, with_chosen_tokens
@@ -47,8 +48,8 @@ TRIAL_TOKENS = 1024
 """Largest number of tokens of a short trial, unless half of the data is less."""
 TRIAL_SECONDS = 10.0
 """About how many seconds a short trial takes after loading; on a busy machine it has fewer tokens."""
-TRIAL_PASSES = 12
-"""About how many forward passes over its tokens a trial takes: each way with hooks, bare passes, changes."""
+TRIAL_PASSES = 14
+"""About how many forward passes over its tokens a trial takes: each way with hooks, bare passes, scores, changes."""
 TIMED_TOKENS = 128
 """Number of tokens of the pass that decides how many a short trial has."""
 MOST_TOKENS = 2**15
@@ -200,6 +201,9 @@ def try_ways(
     with report_stage(progress, "time passes"):
         rates = _time_bare_passes(layout, model, device)
     rates |= {"disk_bytes_per_second": disk_rate(config.out, row_bytes // n_chunks)}
+    if config.score and facts.is_causal:
+        with report_stage(progress, "time scores"):
+            rates["score_seconds_per_token"] = _score_seconds(layout.samples, model, config.batch_tokens)
     if config.ablate:
         with report_stage(progress, "time ablation"):
             rates["ablation_seconds_per_token"] = _further_seconds(layout, model, device, 1, kl_divergence)
@@ -318,6 +322,19 @@ def _time_bare_passes(layout: Layout, model: Any, device: torch.device) -> dict[
     lengths = [len(sample.token_ids) for sample in layout.samples]
     n_tokens = sum(len(lengths[batch]) * max(lengths[batch]) for batch in layout.batches)
     return {"bare_seconds": median(seconds), "bare_tokens": n_tokens}
+
+
+def scored_tokens(sample: EncodedSample) -> int:
+    """Return the number of tokens that pass the model for a sample's scores: its context and choices, or all."""
+    choices = sum(len(choice.token_ids) for choice in sample.choices)
+    return sample.n_context + choices if choices else len(sample.token_ids)
+
+
+def _score_seconds(samples: Sequence[EncodedSample], model: Any, batch_tokens: int) -> float:
+    """Measure the seconds per token of scores; batches of choices are short, and take longer than bare passes."""
+    start = time.perf_counter()
+    score(model, samples, batch_tokens=batch_tokens)
+    return (time.perf_counter() - start) / sum(map(scored_tokens, samples))
 
 
 def _further_seconds(
