@@ -21,6 +21,7 @@ from analysis import MANY, read_all
 from models import smollm2
 from rounds import Took, machine, print_table, ratios, spread, take_turns, timed
 from synthetic import write_run
+from threadpoolctl import threadpool_limits
 
 from capture import bare_seconds, captured, run_capture, same_batches, write_text
 from lorascope.analyze import measure_information
@@ -122,8 +123,9 @@ def model_jobs(folder: Path) -> dict[str, Callable[[], Took]]:
 
 
 def decompose() -> None:
-    """Singular values of a fixed matrix: a yardstick for work that isn't reading."""
-    np.linalg.svd(np.random.default_rng(0).standard_normal((1000, 1000)))
+    """Singular values of a fixed matrix, by one thread: a yardstick for work that isn't reading."""
+    with threadpool_limits(1):
+        np.linalg.svd(np.random.default_rng(0).standard_normal((1500, 1500)), compute_uv=False)
 
 
 def call(*words: str) -> None:
