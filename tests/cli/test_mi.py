@@ -117,6 +117,11 @@ def test_a_quick_screen_has_two_estimates_with_errors_and_no_verdict(
     assert "│ ∞ │" in out
     assert all(f"{name}: " in out for name in ("gaussian_copula", "ksg_copula"))
     assert "panel" not in out
+    n_over = int((result["value"].sel(estimator="gaussian_copula") > 2 * np.log(result["n_tokens"])).sum())
+    assert 0 < n_over < result.sizes["component"]
+    for more in ((), ("--unit", "bit")):
+        shown = out if not more else run(capsys, some, "--quick", *more)[1]
+        assert f"can check, and may be too high, in {n_over} of {result.sizes['component']} components" in shown
     with open_result(tmp_path / "r.nc") as saved:
         np.testing.assert_array_equal(saved["se"].values, result["se"].values)
         assert "verdict" not in saved

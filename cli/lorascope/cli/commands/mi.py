@@ -172,6 +172,8 @@ def _refuse_unused(why: str, **options: object) -> None:
 def _print_estimates(result: "xr.Dataset", run: "Run", *, bound: bool, full: bool) -> None:
     """Print estimates of mutual information: a conclusion, a table by component, and with `full` all remarks."""
     from lorascope.analyze.information.evidence import NEAR_CEILING
+    from lorascope.analyze.information.gaussian import most_checkable
+    from lorascope.analyze.information.mutual_information import UNITS_PER_NAT
 
     name = "panel" if "panel" in result["estimator"].values else str(result["estimator"].values[0])
     is_screen = "verdict" not in result
@@ -202,7 +204,10 @@ def _print_estimates(result: "xr.Dataset", run: "Run", *, bound: bool, full: boo
     if not bound:
         say(f"axes: the principal axes of base + {against} between which it is measured")
     if is_screen:
-        neighbours = result.sel(estimator=SCREENING[1])
+        copula, neighbours = (result.sel(estimator=each) for each in SCREENING)
+        checked = [UNITS_PER_NAT[result.attrs["units"]] * most_checkable(max(int(n), 1)) for n in result["n_tokens"]]
+        n_over = int((copula["value"].values > checked).sum())
+        say(f"the Gaussian copula is above what tokens can check, and may be too high, in {n_over} of {n_all}")
         n_full = int((neighbours["value"] >= NEAR_CEILING * neighbours["ceiling"]).sum())
         say(f"nearest neighbours can't see more, and are near their ceiling, in {n_full} of {n_all}")
     if full or is_screen:
