@@ -1,5 +1,6 @@
 """A second page is made from stored results: equal to the first except for its note, and without a look at states."""
 
+import os
 import re
 import shutil
 from collections.abc import Callable
@@ -43,7 +44,10 @@ def page_of(*runs: Run) -> str:
 def test_the_second_page_is_the_first_one_with_a_note(run: Run) -> None:
     first = page_of(run)
     assert not NOTE.search(first)
+    times = {file: file.stat().st_mtime_ns for file in Path(run.path).rglob("*")}
     damage_states(run)
+    for file, time in times.items():  # as if the disk had done it
+        os.utime(file, ns=(time, time))
     assert not verify(run.path).ok
     second = page_of(run)
     assert NOTE.sub("", second) == first

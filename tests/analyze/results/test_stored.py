@@ -122,6 +122,19 @@ def test_another_run_row_choice_or_version_is_not_answered_from_it(
     assert COMPUTED not in stored_or_computed(run, "counted", compute, inputs="[1]").attrs
 
 
+def test_what_exchanged_chunks_gave_is_not_answered_once_they_are_back(run: Run) -> None:
+    compute = Counted()
+    first, second = (Path(run.path, "states", path, "base", "c.0.0") for path in run.component_paths[:2])
+    for n in (1, 2, 3):
+        stored_or_computed(run, "counted", compute)
+        assert compute.n_calls == n
+        first.rename(first.with_name("other"))
+        second.rename(first)
+        first.with_name("other").rename(second)
+    assert COMPUTED not in stored_or_computed(run, "counted", compute).attrs
+    assert COMPUTED in stored_or_computed(run, "counted", compute).attrs
+
+
 def test_of_several_adapters_one_is_named_also_where_results_are_stored(
     make_small: Callable[..., Small], tmp_path: Path
 ) -> None:

@@ -1,6 +1,7 @@
 """What files alone show about a capture is refused before anything is loaded, and nothing else is."""
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from transformers import AutoTokenizer
 
 from lorascope.capture import CaptureConfig
 from lorascope.capture.models.source import require_widths
-from lorascope.capture.samples.items import ChoiceItem, TextItem
+from lorascope.capture.samples.items import ChoiceItem, CompletionItem, TextItem
 from lorascope.capture.samples.sources import read_items
 from lorascope.capture.settling import early
 from lorascope.capture.settling.early import (
@@ -216,3 +217,22 @@ def test_a_damaged_header_of_an_adapter_is_left_to_loading(settings: dict[str, A
     file.write_bytes(len(header).to_bytes(8, "little") + header)
     check_files(CaptureConfig(**settings), runs_here=True)
     require_widths(Path(settings["model"]), file.parent)
+
+
+def test_a_tokenizer_that_fails_is_left_to_loading(settings: dict[str, Any], tmp_path: Path) -> None:
+    file = Path(settings["model"], "tokenizer.json")
+    words = {"model": {"type": "WordLevel", "vocab": {"a": 0}, "unk_token": "[UNK]"}}
+    file.write_text(json.dumps(words))
+    assert token_counter(file)("abc") == 0
+    check_files(CaptureConfig(**settings), runs_here=True)
+    file.unlink()
+    os.mkfifo(file)
+    check_files(CaptureConfig(**settings), runs_here=True)  # it isn't waited for
+
+
+def test_long_and_short_items_in_turns_are_counted_alike() -> None:
+    items = [
+        CompletionItem(id=str(n), dataset="", split="", prompt="a" * (1 + 999 * (n % 2)), completion="b")
+        for n in range(512)
+    ]
+    assert count_tokens(items, len) == pytest.approx(512 * 501.5, rel=0.15)

@@ -117,9 +117,9 @@ def stored_note(run: Run, results: Sequence[xr.Dataset | xr.DataTree | None]) ->
         return ""
     what = "These numbers" if all(times) else "Some of these numbers"
     return (
-        f"{what} were computed earlier ({min(filter(None, times))}) and read from `{folder.name}`: the run's metadata, "
-        "tables, weights and list of digests are as they were then. Its rows weren't read again; `lorascope verify` "
-        "reads them, and without that folder all is computed again."
+        f"{what} were computed earlier ({min(filter(None, times))}) and read from `{folder.name}`: the run has the "
+        "same files as then, by name, size and time of change. Its rows weren't read again; `lorascope verify` reads "
+        "them, and without that folder all is computed again."
     )
 
 

@@ -17,7 +17,7 @@ import xarray as xr
 from blake3 import blake3
 
 from lorascope.stores import Run, StoreError
-from lorascope.stores.places.files import atomic_write, read_regular
+from lorascope.stores.places.files import PARTIAL, atomic_write, read_regular
 
 from .save import NUMERIC_PACKAGES, decode_labels, encode_labels
 from .tree import rows_digest
@@ -49,15 +49,18 @@ def stored_or_computed(
     as chosen components, each choice with a file of its own), further `inputs`, and the code. Read from the file, it
     has the attribute `computed`: when it was. None isn't written, nor is anything where the folder can't be.
 
-    The file is a BLAKE3 digest (32 bytes), then safetensors. The digest is that of all the above and of the content: a
-    file that is damaged, or of another run, row, option or code, doesn't fit it, and is replaced.
+    The file is a BLAKE3 digest (32 bytes), then safetensors. The digest is that of all the above, of the run's files as
+    `file_marks` sees them, and of the content: a file that is damaged, or of another run, row, option or code, doesn't
+    fit it, and is replaced. So is one that was computed while other chunks stood in the place of today's.
     """
     folder = results_folder(run)
     if not adapter:
         run.adapter(adapter)  # raises StoreError if there are several
-    about = json.dumps([adapter or run.adapters[0], options], default=list)  # an array of names is a list of them
+    # An array of names is a list of them. Two ways to name a run have a file each.
+    about = json.dumps([run.place.name, adapter or run.adapters[0], options], default=list)
     path = None if folder is None else folder / f"{name}-{blake3(about.encode()).hexdigest()[:8]}"
-    origin = json.dumps([run.place.name, run.attributes, rows_digest(run), name, about, inputs, code_digest()])
+    marks = "" if folder is None else file_marks(str(run.path))
+    origin = json.dumps([run.attributes, rows_digest(run), marks, name, about, inputs, code_digest()])
     digest = blake3(origin.encode())
     if path is not None:
         with suppress(OSError, StoreError):
@@ -80,6 +83,21 @@ def results_folder(run: Run) -> Path | None:
         return None
     place = Path(os.path.abspath(run.path))  # a link isn't followed, since its target may not be writable
     return place.with_name(f"{place.name}.results")
+
+
+def file_marks(folder: str) -> str:
+    """Return a digest of the names, sizes, inodes and times of change of all files below a folder; none is read."""
+    marks, folders = blake3(), [folder]
+    while folders:
+        with os.scandir(folders.pop()) as entries:
+            for entry in sorted(entries, key=lambda entry: entry.name):
+                if entry.is_dir(follow_symlinks=False):
+                    folders.append(entry.path)
+                elif not entry.name.endswith(PARTIAL):
+                    status = entry.stat(follow_symlinks=False)
+                    facts = (entry.path[len(folder) :], status.st_size, status.st_ino, status.st_mtime_ns)
+                    marks.update(json.dumps(facts).encode())
+    return marks.hexdigest()
 
 
 @cache

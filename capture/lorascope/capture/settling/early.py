@@ -5,9 +5,12 @@ from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
+import numpy as np
+
 from lorascope.stores.errors import StoreError
 from lorascope.stores.json_document import read_json
 from lorascope.stores.names import matching_indices
+from lorascope.stores.places.files import read_regular
 from lorascope.stores.places.place import open_place
 from lorascope.stores.size import format_size
 
@@ -22,6 +25,8 @@ LONGEST = 16
 """Number of items whose tokens are counted against the context: those with the longest texts."""
 MOST_CHARACTERS = 64
 """Number of characters per token of the context; a longer text is counted up to there."""
+MOST_TOKENIZER_BYTES = 2**28
+"""Size of the largest `tokenizer.json` that is read."""
 SAMPLED = 256
 """Number of items whose tokens stand for those of all, where the space is looked at."""
 LEAST_RATIO = 0.5
@@ -124,10 +129,18 @@ def token_counter(file: Path) -> Callable[[str], int]:
     """Return a function from a text to its number of tokens, without special ones, by this `tokenizer.json`."""
     from tokenizers import Tokenizer
 
-    tokenizer = Tokenizer.from_file(str(file))
+    tokenizer = Tokenizer.from_buffer(read_regular(file, at_most=MOST_TOKENIZER_BYTES))
     tokenizer.no_truncation()
     tokenizer.no_padding()
-    return lambda text: len(tokenizer.encode(text, add_special_tokens=False))
+
+    def count(text: str) -> int:
+        """Return the number of a text's tokens; 0 if it can't be tokenized, which loading says."""
+        try:
+            return len(tokenizer.encode(text, add_special_tokens=False))
+        except Exception:  # the library raises nothing more special, such as for a missing unknown token
+            return 0
+
+    return count
 
 
 def require_context(items: Sequence[Item], count: Callable[[str], int], context: int) -> None:
@@ -144,7 +157,8 @@ def require_context(items: Sequence[Item], count: Callable[[str], int], context:
 
 def count_tokens(items: Sequence[Item], count: Callable[[str], int]) -> int:
     """Return about how many tokens items have, without prompts, choices and templates, by up to 256 of them."""
-    some = items[:: max(len(items) // SAMPLED, 1)]
+    chosen = np.random.default_rng(0).permutation(len(items))[:SAMPLED]
+    some = [items[index] for index in chosen]
     n = sum(count(text) for item in some for text in _whole_texts(item)[: 1 if isinstance(item, ChoiceItem) else None])
     return n * len(items) // max(len(some), 1)
 
