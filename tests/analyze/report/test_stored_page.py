@@ -19,7 +19,7 @@ from lorascope.stores import Run, StoreError, open_run, verify
 from ..conftest import Small
 from ..results.test_stored import changed_run
 
-NOTE = re.compile(r"<p>(<b>What wasn't read again.</b> )?(Some of t|T)hese numbers were computed earlier .*?</p>")
+NOTE = re.compile(r"<p>(<b>What wasn't read again.</b> )?(Some of these|These) numbers were computed earlier .*?</p>")
 
 
 @pytest.fixture
