@@ -33,7 +33,7 @@ def settings(tiny_model: Any, tiny_tokenizer: Any, tiny_adapter: Path, tmp_path:
     """Settings of a capture whose files are all fit."""
     model = save_model(tmp_path / "model", tiny_model, tiny_tokenizer)
     data = tmp_path / "data.jsonl"
-    data.write_text('{"prompt": "abc", "completion": " abd"}\n')
+    data.write_text('{"prompt": "abc", "completion": " def"}\n')
     return {"model": str(model), "adapter": (str(tiny_adapter),), "data": (str(data),), "out": str(tmp_path / "run")}
 
 
