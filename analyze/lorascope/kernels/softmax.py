@@ -242,8 +242,8 @@ def _scan_one(x: Any) -> Any:
 def _scan_both(x: Any, delta: Any) -> Any:
     """Return max(x), min(x), min(delta) and max(delta), which NaN needn't show in."""
     prefer_512_bits()
-    top = high = -_LARGEST
-    bottom = low = _LARGEST
+    top = high = x.dtype.type(-np.inf)
+    bottom = low = x.dtype.type(np.inf)
     for i in range(x.size):
         top = larger(x[i], top)
         bottom = smaller(x[i], bottom)
@@ -256,9 +256,9 @@ def _scan_both(x: Any, delta: Any) -> Any:
 def _delta_at(x: Any, delta: Any, top: Any) -> Any:
     """Return the largest delta among the features at which x is `top`."""
     prefer_512_bits()
-    shift = -_LARGEST
+    shift = lowest = x.dtype.type(-np.inf)
     for i in range(x.size):
-        shift = larger(delta[i] if x[i] == top else -_LARGEST, shift)
+        shift = larger(delta[i] if x[i] == top else lowest, shift)
     return shift
 
 
@@ -280,24 +280,22 @@ def _sum(x: Any) -> float:
     return total
 
 
-@compiled(EXACT, inline=True)
-def _tiny_weights(x: Any, delta: Any, magic: Any, shift: Any, weight: Any, change: Any) -> None:
-    """Fill `weight` with scaled exp(x) and `change` with weight * expm1(delta - shift), |delta - shift| <= 3/4."""
-    prefer_512_bits()
-    for i in range(x.size):
-        e = _plain_weight(x[i], magic)
-        weight[i] = e
-        change[i] = e * _tiny_expm1(delta[i] - shift)
+def _weights_by(expm1: Any) -> Any:
+    """Return a kernel of a row's weights, by a formula of exp(delta - shift) - 1 that holds for its deltas."""
+
+    @compiled(EXACT, inline=True)
+    def weights(x: Any, delta: Any, magic: Any, shift: Any, weight: Any, change: Any) -> None:
+        """Fill `weight` with scaled exp(x) and `change` with weight * expm1(delta - shift)."""
+        prefer_512_bits()
+        for i in range(x.size):
+            e = _plain_weight(x[i], magic)
+            weight[i] = e
+            change[i] = e * expm1(delta[i] - shift)
+
+    return weights
 
 
-@compiled(EXACT, inline=True)
-def _narrow_weights(x: Any, delta: Any, magic: Any, shift: Any, weight: Any, change: Any) -> None:
-    """Fill `weight` with scaled exp(x) and `change` with weight * expm1(delta - shift), |delta - shift| <= 8."""
-    prefer_512_bits()
-    for i in range(x.size):
-        e = _plain_weight(x[i], magic)
-        weight[i] = e
-        change[i] = e * _narrow_expm1(delta[i] - shift)
+_tiny_weights, _narrow_weights = _weights_by(_tiny_expm1), _weights_by(_narrow_expm1)
 
 
 @compiled(EXACT)
@@ -313,28 +311,21 @@ def _wide_weights(x: Any, delta: Any, top: Any, shift: Any, weight: Any, change:
         change[i] = e * (part * scale + (scale - _F1))
 
 
-@compiled(EXACT, inline=True)
-def _tiny_terms(delta: Any, high: Any, low: Any, both: Any, weight: Any, change: Any) -> None:
-    """Replace `weight` by the terms of JS, (weight * both + change) * g(log ratio), for |log ratio| <= 1."""
-    prefer_512_bits()
-    for i in range(delta.size):
-        weight[i] = (weight[i] * both + change[i]) * _tiny_g(_log_ratio(delta[i], high, low))
+def _terms_by(g: Any, *, inline: bool) -> Any:
+    """Return a kernel of the terms of JS, by a formula of g(log ratio) that holds for the log ratios of its rows."""
+
+    @compiled(EXACT, inline=inline)
+    def terms(delta: Any, high: Any, low: Any, both: Any, weight: Any, change: Any) -> None:
+        """Replace `weight` by the terms of JS, (weight * both + change) * g(log ratio)."""
+        prefer_512_bits()
+        for i in range(delta.size):
+            weight[i] = (weight[i] * both + change[i]) * g(_log_ratio(delta[i], high, low))
+
+    return terms
 
 
-@compiled(EXACT, inline=True)
-def _rational_terms(delta: Any, high: Any, low: Any, both: Any, weight: Any, change: Any) -> None:
-    """Replace `weight` by the terms of JS, (weight * both + change) * g(log ratio), for |log ratio| <= 8."""
-    prefer_512_bits()
-    for i in range(delta.size):
-        weight[i] = (weight[i] * both + change[i]) * _rational_g(_log_ratio(delta[i], high, low))
-
-
-@compiled(EXACT)
-def _terms(delta: Any, high: Any, low: Any, both: Any, weight: Any, change: Any) -> None:
-    """Replace `weight` by the terms of JS, (weight * both + change) * g(log ratio), for any log ratio."""
-    prefer_512_bits()
-    for i in range(delta.size):
-        weight[i] = (weight[i] * both + change[i]) * _g(_log_ratio(delta[i], high, low))
+_tiny_terms, _rational_terms = _terms_by(_tiny_g, inline=True), _terms_by(_rational_g, inline=True)
+_terms = _terms_by(_g, inline=False)
 
 
 @compiled(EXACT, inline=True)
@@ -363,50 +354,39 @@ def _excesses(d: Any, p: Any, q: Any) -> Any:
     return p * forth if is_small else (q - p) - p * d, q * back if is_small else (p - q) + q * d
 
 
-@compiled(EXACT)
-def _tiny_divergences(
-    x: Any, delta: Any, top: Any, centre: Any, ratio: Any, weight: Any, change: Any, depth: Any, depth_q: Any, js: Any
-) -> None:
-    """Compute the terms of JS, of both KL divergences (into `weight`, `change`) and entropies; |log ratio| <= 1."""
-    prefer_512_bits()
-    for i in range(x.size):
-        p, q = weight[i], ratio[1] * (weight[i] + change[i])
-        d = _log_ratio(delta[i], centre[0], centre[1])
-        forth, back = _tiny_excesses(d)
-        js[i] = (p * ratio[0] + change[i]) * _tiny_g(d)
-        weight[i], change[i] = p * forth, q * back
-        depth[i], depth_q[i] = p * (top - x[i]), q * ((top - x[i]) - d)
+def _divergences_by(g: Any, *, is_tiny: bool = False, is_wide: bool = False) -> Any:
+    """Return a kernel of the terms of divergences, for log ratios of at most 1 (`is_tiny`), 8, or any (`is_wide`)."""
+
+    @compiled(EXACT)
+    def divergences(
+        x: Any, delta: Any, top: Any, centre: Any, ratio: Any, weight: Any, change: Any, depth: Any, depth_q: Any,
+        js: Any,
+    ) -> None:  # fmt: skip
+        """Compute the terms of JS, of both KL divergences (into `weight`, `change`) and of both entropies."""
+        prefer_512_bits()
+        for i in range(x.size):
+            d, p = _log_ratio(delta[i], centre[0], centre[1]), weight[i]
+            js[i] = (p * ratio[0] + change[i]) * g(d)
+            if is_tiny:
+                q = ratio[1] * (p + change[i])
+                forth, back = _tiny_excesses(d)
+                weight[i], change[i] = p * forth, q * back
+            else:
+                q = _second_weight(d, ratio[1], p, change[i])
+                weight[i], change[i] = _excesses(d, p, q)
+            if is_wide:
+                depth[i] = p * smaller(top - x[i], -_FLUSH)
+                # in float64, since two large depths cancel where delta lifts a feature from far below
+                log_ratio = (np.float64(delta[i]) - np.float64(centre[0])) - np.float64(centre[1])
+                depth_q[i] = q * _F((np.float64(top) - np.float64(x[i])) - log_ratio)
+            else:
+                depth[i], depth_q[i] = p * (top - x[i]), q * ((top - x[i]) - d)
+
+    return divergences
 
 
-@compiled(EXACT)
-def _narrow_divergences(
-    x: Any, delta: Any, top: Any, centre: Any, ratio: Any, weight: Any, change: Any, depth: Any, depth_q: Any, js: Any
-) -> None:
-    """Compute the terms of JS, of both KL divergences (into `weight`, `change`) and entropies; |log ratio| <= 8."""
-    prefer_512_bits()
-    for i in range(x.size):
-        d = _log_ratio(delta[i], centre[0], centre[1])
-        p, q = weight[i], _second_weight(d, ratio[1], weight[i], change[i])
-        js[i] = (p * ratio[0] + change[i]) * _rational_g(d)
-        weight[i], change[i] = _excesses(d, p, q)
-        depth[i], depth_q[i] = p * (top - x[i]), q * ((top - x[i]) - d)
-
-
-@compiled(EXACT)
-def _wide_divergences(
-    x: Any, delta: Any, top: Any, centre: Any, ratio: Any, weight: Any, change: Any, depth: Any, depth_q: Any, js: Any
-) -> None:
-    """Compute the terms of JS, of both KL divergences (into `weight`, `change`) and entropies; any log ratio."""
-    prefer_512_bits()
-    for i in range(x.size):
-        d = _log_ratio(delta[i], centre[0], centre[1])
-        p, q = weight[i], _second_weight(d, ratio[1], weight[i], change[i])
-        js[i] = (p * ratio[0] + change[i]) * _g(d)
-        weight[i], change[i] = _excesses(d, p, q)
-        depth[i] = p * smaller(top - x[i], -_FLUSH)
-        # in float64, since two large depths cancel where delta lifts a feature from far below
-        log_ratio = (np.float64(delta[i]) - np.float64(centre[0])) - np.float64(centre[1])
-        depth_q[i] = q * _F((np.float64(top) - np.float64(x[i])) - log_ratio)
+_tiny_divergences, _narrow_divergences = _divergences_by(_tiny_g, is_tiny=True), _divergences_by(_rational_g)
+_wide_divergences = _divergences_by(_g, is_wide=True)
 
 
 @compiled(SCAN)
@@ -839,38 +819,14 @@ def _tiny_g64(d: Any) -> Any:
 
 
 @compiled(EXACT, inline=True)
-def _tail_g64(d: Any) -> Any:
-    """Return g(d) = (d/2) tanh(d/2) - log cosh(d/2), JS per weight at log ratio d, |d| >= 1 (float64)."""
+def _g64(d: Any) -> Any:
+    """Return g(d) = (d/2) tanh(d/2) - log cosh(d/2), JS per weight at log ratio d (float64)."""
     part, scale = _expm1_parts64(-abs(d))
     t = part * scale + scale
     v = t / (2.0 + t)
     w = v * v
     log_sum = ((((((_L6 * w + _L5) * w + _L4) * w + _L3) * w + _L2) * w + _L1) * w + _L0) * v * 2.0
-    return (math.log(2.0) - log_sum) - abs(d) * t / (1.0 + t)
-
-
-@compiled(SCAN)
-def _scan_both64(x: Any, delta: Any) -> Any:
-    """Return max(x), min(x), min(delta) and max(delta) in float64, which NaN needn't show in."""
-    prefer_512_bits()
-    top = high = -np.inf
-    bottom = low = np.inf
-    for i in range(x.size):
-        top = larger(x[i], top)
-        bottom = smaller(x[i], bottom)
-        low = smaller(delta[i], low)
-        high = larger(delta[i], high)
-    return top, bottom, low, high
-
-
-@compiled(SCAN)
-def _delta_at64(x: Any, delta: Any, top: Any) -> Any:
-    """Return the largest delta among the features at which x is `top`, in float64."""
-    prefer_512_bits()
-    shift = -np.inf
-    for i in range(x.size):
-        shift = larger(delta[i] if x[i] == top else -np.inf, shift)
-    return shift
+    return _tiny_g64(d) if abs(d) < 1.0 else (math.log(2.0) - log_sum) - abs(d) * t / (1.0 + t)
 
 
 # a difference apart, which keeps it from being reordered within a sum
@@ -907,27 +863,23 @@ def _weights64(x: Any, delta: Any, top: Any, shift: Any, weight: Any, change: An
     return sum_weight, sum_change
 
 
-@compiled(SUM)
-def _sum_tiny_terms64(delta: Any, shift: Any, log_ratio: Any, factor: Any, weight: Any, change: Any) -> float:
-    """Return the sum over features of (p + q) g(log ratio), up to a factor; all |log ratio| are at most 1."""
-    prefer_512_bits()
-    total = 0.0
-    for i in range(delta.size):
-        d = _minus(_minus(delta[i], shift), log_ratio)
-        total += _mixed(weight[i], change[i], factor) * _tiny_g64(d)
-    return total
+def _sum_by(g: Any) -> Any:
+    """Return a kernel of the summed terms of JS in float64, by a formula of g(log ratio) that holds for its row."""
+
+    @compiled(SUM)
+    def sum_terms(delta: Any, shift: Any, log_ratio: Any, factor: Any, weight: Any, change: Any) -> float:
+        """Return the sum over features of (p + q) g(log ratio), up to a factor."""
+        prefer_512_bits()
+        total = 0.0
+        for i in range(delta.size):
+            d = _minus(_minus(delta[i], shift), log_ratio)
+            total += _mixed(weight[i], change[i], factor) * g(d)
+        return total
+
+    return sum_terms
 
 
-@compiled(SUM)
-def _sum_terms64(delta: Any, shift: Any, log_ratio: Any, factor: Any, weight: Any, change: Any) -> float:
-    """Return the sum over features of (p + q) g(log ratio), up to a factor, for any log ratios."""
-    prefer_512_bits()
-    total = 0.0
-    for i in range(delta.size):
-        d = _minus(_minus(delta[i], shift), log_ratio)
-        g = _tiny_g64(d) if abs(d) < 1.0 else _tail_g64(d)
-        total += _mixed(weight[i], change[i], factor) * g
-    return total
+_sum_tiny_terms64, _sum_terms64 = _sum_by(_tiny_g64), _sum_by(_g64)
 
 
 @compiled()
@@ -960,10 +912,10 @@ def jensen_shannon_rows_float64(
     change = np.empty(base.shape[1], np.float64)
     for row in range(base.shape[0]):
         x, d = base[row], delta[row]
-        top, bottom, low, high = _scan_both64(x, d)
+        top, bottom, low, high = _scan_both(x, d)
         # as in jensen_shannon_rows: here no row holds infinity, and NaN makes the sums NaN
         if top - bottom <= _DEEP64 and high - low <= _WIDE_SPAN64:
-            out[row] = _fast_row64(x, d, top, _delta_at64(x, d, top), high - low, weight, change)
+            out[row] = _fast_row64(x, d, top, _delta_at(x, d, top), high - low, weight, change)
         else:
             out[row] = _careful_row(x, d)
 
