@@ -883,7 +883,7 @@ _sum_tiny_terms64, _sum_terms64 = _sum_by(_tiny_g64), _sum_by(_g64)
 
 
 @compiled()
-def _fast_row64(x: Any, delta: Any, top: Any, shift: Any, span: Any, weight: Any, change: Any) -> float:
+def _fast_row64(x: Any, delta: Any, top: Any, shift: Any, span: Any, weight: Any, change: Any) -> Any:
     """Return the JS of a row in nats, in float64, if neither base nor delta spans too much for vectorised exp."""
     sum_weight, sum_change = _weights64(x, delta, top, shift, weight, change)
     if sum_change < _SHIFT_AGAIN * sum_weight:
