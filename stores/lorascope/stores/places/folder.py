@@ -31,7 +31,7 @@ _buffers = threading.local()
 
 @dataclass(frozen=True)
 class FolderPlace:
-    """Storage of one run in a folder of this machine's file system, with the methods of `Place`."""
+    """Storage of one run in a folder of this machine's file system."""
 
     path: Path
     remote: ClassVar[bool] = False
@@ -46,7 +46,7 @@ class FolderPlace:
         return read_regular(self.path / key, at_most=at_most)
 
     def read_part(self, key: str, start: int, stop: int, *, at_most: int) -> bytes:
-        """Return bytes `start` to `stop` of a file, fewer if it ends before."""
+        """Return bytes `start` to `stop` of a file, fewer if it ends before; `at_most` limits its whole size."""
         with open_regular(self.path / key, at_most=at_most) as file:
             file.seek(start)
             return file.read(stop - start)
