@@ -1,19 +1,17 @@
-"""Figures of predictors: metrics of accuracy, and measures of the cost of removing a component."""
+"""Figure of metrics as predictors of accuracy."""
 
 import html
 from collections.abc import Mapping
 
 import numpy as np
 import plotly.graph_objects as go  # type: ignore[import-untyped]  # plotly ships no types
-import xarray as xr
 
 from lorascope.analyze.fits.metrics import MetricComparison
 from lorascope.analyze.fits.resampling import few_groups_note
-from lorascope.analyze.results.format import format_error, format_number
+from lorascope.analyze.results.format import format_number
 
 from .captions import headline, plural, shortened
-from .scales import value_axis
-from .theme import Look, add_legend, apply_theme, line, looks, points, small_multiples
+from .theme import Look, add_legend, line, looks, points, small_multiples
 
 SLOPE = Look("#777", dash="dot")
 """Look of the pooled slope."""
@@ -82,28 +80,3 @@ def _cell_text(cell: tuple[str, str], values: Mapping[str, float]) -> str:
     """Return the hover text (HTML) of a point: group and setting of its cell, and its values by name."""
     lines = [f"<b>{html.escape(cell[0])}</b>", html.escape(cell[1])]
     return "<br>".join([*lines, *(f"{html.escape(k)}: {format_number(v, digits=4)}" for k, v in values.items())])
-
-
-def ablation_figure(comparison: xr.Dataset, measure: str = "js") -> go.Figure:
-    """Draw the KL of predictions if a component is removed (nats, up) over a measure (across), one point each.
-
-    KL is the Kullback-Leibler divergence; colours are kinds of modules. `comparison` is the result of
-    `compare_measures`, `measure` one of its measures.
-    """
-    values = comparison.sel(measure=measure)
-    kinds = list(dict.fromkeys(map(str, values["kind"].values)))
-    figure, marks = go.Figure(), looks(len(kinds))
-    for kind, look in zip(kinds, marks, strict=True):
-        part = values.isel(component=np.flatnonzero(values["kind"].values == kind))
-        x, y = part["value"].values, part["ablation"].values
-        costs = map(format_error, y, part["ablation_se"].values)
-        texts = [
-            f"<b>{html.escape(str(path))}</b><br>{measure}: {format_number(value)}<br>KL (nat): {cost}"
-            for path, value, cost in zip(part["component"].values, x, costs, strict=True)
-        ]
-        figure.add_trace(points(look, kind, texts, x=x, y=y))
-    apply_theme(figure, height=360)
-    figure.update_xaxes(title_text=f"{measure}, mean over samples", **value_axis(values["value"].values).layout())
-    figure.update_yaxes(title_text="KL without it (nat)", **value_axis(values["ablation"].values).layout())
-    add_legend(figure, "kind", kinds, marks)
-    return figure
