@@ -9,7 +9,6 @@ from ..errors import StoreError
 from .folder import FolderPlace
 from .remote import PREFIXES, ObjectPlace
 
-
 Place: TypeAlias = FolderPlace | ObjectPlace
 """Storage of one run, in a folder or an object store: bytes by key, a file's path relative to the run with `/`.
 
