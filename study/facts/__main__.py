@@ -2,46 +2,34 @@
 
 import json
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from itertools import cycle, islice
 from pathlib import Path
 from random import Random
 from typing import TypedDict
 
+import numbers_and_orders as numbers
+import words_and_world as words
 from fact import Fact, shuffled
-from numbers_and_orders import arithmetic, geometry, roman_numerals, successors, unit_conversions
-from words_and_world import (
-    atomic_numbers,
-    capitals,
-    cities,
-    continents,
-    currencies,
-    element_symbols,
-    kinds_of_things,
-    opposites,
-    past_tenses,
-    plurals,
-    young_animals,
-)
 
 FOLDER = Path(__file__).parents[1] / "lorascope/study/facts"
 KINDS: dict[str, Callable[[Random], list[Fact]]] = {
-    "element-symbol": element_symbols,
-    "atomic-number": atomic_numbers,
-    "capital": capitals,
-    "continent": continents,
-    "currency": currencies,
-    "city": cities,
-    "arithmetic": arithmetic,
-    "roman": roman_numerals,
-    "unit": unit_conversions,
-    "geometry": geometry,
-    "next": successors,
-    "category": kinds_of_things,
-    "young": young_animals,
-    "opposite": opposites,
-    "plural": plurals,
-    "past-tense": past_tenses,
+    "element-symbol": words.element_symbols,
+    "atomic-number": words.atomic_numbers,
+    "capital": words.capitals,
+    "continent": words.continents,
+    "currency": words.currencies,
+    "city": words.cities,
+    "arithmetic": numbers.arithmetic,
+    "roman": numbers.roman_numerals,
+    "unit": numbers.unit_conversions,
+    "geometry": numbers.geometry,
+    "next": numbers.successors,
+    "category": words.kinds_of_things,
+    "young": words.young_animals,
+    "opposite": words.opposites,
+    "plural": words.plurals,
+    "past-tense": words.past_tenses,
 }
 N_TRAIN = 30
 N_TEST = 10
@@ -76,11 +64,6 @@ def make_items(rng: Random) -> tuple[list[Item], list[Item]]:
     return shuffled(rng, train), shuffled(rng, test)
 
 
-def to_json_lines(items: Iterable[Item]) -> str:
-    """Return items as JSON Lines, one item per line."""
-    return "".join(json.dumps(item) + "\n" for item in items)
-
-
 def _choice_items(rng: Random, kind: str, first: int, facts: list[Fact], positions: Iterator[int]) -> Iterator[Item]:
     """Yield a multiple-choice item per fact, with shuffled choices, the right ones at the next `positions`."""
     drawn = shuffled(rng, islice(positions, len(facts)))
@@ -99,7 +82,8 @@ def _choice_items(rng: Random, kind: str, first: int, facts: list[Fact], positio
 def main(folder: Path) -> None:
     """Write the demo's questions into `folder` as `facts.train.jsonl` and `facts.test.jsonl`."""
     for split, items in zip(("train", "test"), make_items(Random(SEED)), strict=True):
-        (folder / f"facts.{split}.jsonl").write_text(to_json_lines(items), encoding="utf-8", newline="\n")
+        lines = "".join(json.dumps(item) + "\n" for item in items)
+        (folder / f"facts.{split}.jsonl").write_text(lines, encoding="utf-8", newline="\n")
 
 
 if __name__ == "__main__":

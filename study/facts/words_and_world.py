@@ -143,7 +143,7 @@ def currencies(rng: Random) -> list[Fact]:
         Fact(
             f"What is the currency of {_with_the(country)}?",
             currency,
-            others(names, currency, *_currency_forms(currency)),
+            others(names, currency, *set().union(*(forms for forms in _ONE_WORD if currency in forms))),
         )
         for country, _, _, currency in COUNTRIES
         if currency
@@ -166,8 +166,3 @@ def cities(rng: Random) -> list[Fact]:
 def _with_the(country: str) -> str:
     """Return a country's name as it stands in a sentence, such as `the Philippines` or `Chad`."""
     return f"the {country}" if country in {"Czech Republic", "Philippines", "United Kingdom"} else country
-
-
-def _currency_forms(currency: str) -> set[str]:
-    """Return all forms of a currency's word, such as krona and krone; empty for other words."""
-    return set().union(*(group for group in _ONE_WORD if currency in group))
