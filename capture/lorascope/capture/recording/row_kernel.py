@@ -242,18 +242,11 @@ def _scan(base, stride, row, WIDTH: tl.constexpr, TOKENS: tl.constexpr, FEATURES
 
 @triton.jit
 def _second_normaliser(
-    source,
-    base,
-    stride,
-    row,
-    high,
-    low,
-    WIDTH: tl.constexpr,
-    RANK: tl.constexpr,
-    TOKENS: tl.constexpr,
-    FEATURES: tl.constexpr,
-):
-    """Return each token's sum of exp(base + delta - (high + low)), and the largest exponent in it."""
+    source, base, stride, row, shift,
+    WIDTH: tl.constexpr, RANK: tl.constexpr, TOKENS: tl.constexpr, FEATURES: tl.constexpr,
+):  # fmt: skip
+    """Return each token's sum of exp(base + delta - shift), a shift in two floats, and the largest exponent in it."""
+    high, low = shift
     nothing = tl.zeros((TOKENS, FEATURES // 8), tl.float32)
     total = nothing, nothing
     most = tl.full((TOKENS, FEATURES), float("-inf"), tl.float32)
@@ -271,13 +264,14 @@ def _second_normaliser(
 
 @triton.jit
 def _terms(
-    source, base, stride, row, top, high, low, scale, IS_SMALL: tl.constexpr, IS_KL: tl.constexpr,
+    source, base, stride, row, top, ratio, scale, IS_SMALL: tl.constexpr, IS_KL: tl.constexpr,
     WIDTH: tl.constexpr, RANK: tl.constexpr, TOKENS: tl.constexpr, FEATURES: tl.constexpr,
 ):  # fmt: skip
     """Return each token's divergence times the first normaliser, and the sum of squares of delta * scale.
 
-    The divergence is KL or twice JS; high + low is log(Zq/Zp).
+    The divergence is KL or twice JS; `ratio` is log(Zq/Zp) in two floats.
     """
+    high, low = ratio
     nothing = tl.zeros((TOKENS, FEATURES // 8), tl.float32)
     terms, squares = (nothing, nothing), (nothing, nothing)
     for start in range(0, WIDTH, FEATURES):
@@ -378,9 +372,8 @@ def measure_rows(
     second, second_low = _two_sum(first, shift)
     again = tl.min(is_near.to(tl.int32), 0) == 0
     while again:
-        total, most = _second_normaliser(
-            source, base, base_stride, row, second, second_low, WIDTH, RANK, TOKENS, FEATURES
-        )
+        shifted = (second, second_low)
+        total, most = _second_normaliser(source, base, base_stride, row, shifted, WIDTH, RANK, TOKENS, FEATURES)
         wide = (second.to(tl.float64) - first.to(tl.float64)) + second_low.to(tl.float64)
         wide += tl.log(total.to(tl.float64)) - tl.log(normaliser.to(tl.float64))
         centre = tl.where(is_near, centre, wide.to(tl.float32))
@@ -392,40 +385,14 @@ def measure_rows(
     is_far = (reach + tl.abs(centre - shift) <= _SERIES_END) == 0
     delta_magnitude = reach + tl.abs(shift)
     delta_scale = _scale(delta_magnitude)[:, None]
-    centre, centre_low = centre[:, None], centre_low[:, None]
+    log_ratio = centre[:, None], centre_low[:, None]
     if tl.max(is_far.to(tl.int32), 0) == 0:
         terms, delta_squares = _terms(
-            source,
-            base,
-            base_stride,
-            row,
-            top,
-            centre,
-            centre_low,
-            delta_scale,
-            True,
-            IS_KL,
-            WIDTH,
-            RANK,
-            TOKENS,
-            FEATURES,
+            source, base, base_stride, row, top, log_ratio, delta_scale, True, IS_KL, WIDTH, RANK, TOKENS, FEATURES
         )
     else:
         terms, delta_squares = _terms(
-            source,
-            base,
-            base_stride,
-            row,
-            top,
-            centre,
-            centre_low,
-            delta_scale,
-            False,
-            IS_KL,
-            WIDTH,
-            RANK,
-            TOKENS,
-            FEATURES,
+            source, base, base_stride, row, top, log_ratio, delta_scale, False, IS_KL, WIDTH, RANK, TOKENS, FEATURES
         )
 
     base_is_finite, delta_is_finite = _is_finite(magnitude), _is_finite(delta_magnitude)
