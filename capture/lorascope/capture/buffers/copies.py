@@ -4,7 +4,7 @@ import logging
 from collections import deque
 from collections.abc import Callable
 from itertools import pairwise
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -50,42 +50,15 @@ class ChosenTokens:
         return output.index_select(0, self.index(output.device))
 
 
-class Copier(Protocol):
-    """Protocol of an object that copies tensors into host memory, perhaps only after the call returns."""
+class DirectCopier:
+    """Copier into host memory whose calls return once the copy is done: for the host and devices without streams.
+
+    A subclass may copy later. Even then the caller may change or free an output at once after `copy`; values that were
+    sent must not change any more.
+    """
 
     def copy(self, output: torch.Tensor, chosen: ChosenTokens, place: torch.Tensor) -> None:
         """Copy the chosen tokens of an output (flat token, feature) into `place` in host memory, cast to its type.
-
-        The caller may change or free the output at once.
-        """
-        ...
-
-    def send(self, values: torch.Tensor, place: torch.Tensor) -> None:
-        """Copy values into `place`, host memory of the same shape and type; the values must not change any more."""
-        ...
-
-    def mark(self) -> Wait:
-        """Return a function that waits, in any thread, until every copy asked for so far is done."""
-        ...
-
-    def pin(self, memory: torch.Tensor) -> None:
-        """Prepare host memory for copies until `unpin`, such as by page-locking it for CUDA."""
-        ...
-
-    def unpin(self, memory: torch.Tensor) -> None:
-        """Undo `pin` on host memory before it is freed; all copies into it must be done."""
-        ...
-
-    def close(self) -> None:
-        """Wait for every copy, and unpin all host memory."""
-        ...
-
-
-class DirectCopier:
-    """Copier whose calls return once the copy is done: for outputs on the host and devices without streams."""
-
-    def copy(self, output: torch.Tensor, chosen: ChosenTokens, place: torch.Tensor) -> None:
-        """Copy the chosen tokens of an output into `place`, and return once they are there.
 
         This is one pass over the data if tokens are mostly consecutive or the types agree, else two.
         """
@@ -98,24 +71,24 @@ class DirectCopier:
             place.copy_(chosen.copy(output))
 
     def send(self, values: torch.Tensor, place: torch.Tensor) -> None:
-        """Copy values into `place` in host memory, and return once they are there."""
+        """Copy values into `place`, host memory of the same shape and type."""
         place.copy_(values)
 
     def mark(self) -> Wait:
-        """Return a function that does nothing, since every copy is already done."""
+        """Return a function that waits, in any thread, until every copy asked for so far is done: here they are."""
         return lambda: None
 
     def pin(self, memory: torch.Tensor) -> None:
-        """Do nothing, since direct copies may go into any memory."""
+        """Prepare host memory for copies until `unpin`, such as by page-locking it; direct copies need nothing."""
 
     def unpin(self, memory: torch.Tensor) -> None:
-        """Do nothing, since `pin` does nothing either."""
+        """Undo `pin` on host memory before it is freed; all copies into it must be done."""
 
     def close(self) -> None:
-        """Do nothing, since every copy is already done."""
+        """Wait for every copy, and unpin all host memory."""
 
 
-class StreamCopier:
+class StreamCopier(DirectCopier):
     """Copier from CUDA devices into page-locked host memory, on a separate stream while the model runs on.
 
     The chosen tokens are gathered and cast on the pass's own stream, so that a later change of the output doesn't
@@ -139,7 +112,6 @@ class StreamCopier:
         self._held_bytes = 0
         self._pinned: dict[int, torch.Tensor] = {}
         self._may_pin = True
-        self._direct = DirectCopier()
 
     def copy(self, output: torch.Tensor, chosen: ChosenTokens, place: torch.Tensor) -> None:
         """Gather the chosen tokens now and copy them to `place` while the model runs on.
@@ -149,7 +121,7 @@ class StreamCopier:
         if output.device.type == "cuda":
             self.send(chosen.copy(output).to(place.dtype), place)
         else:
-            self._direct.copy(output, chosen, place)
+            super().copy(output, chosen, place)
 
     def send(self, values: torch.Tensor, place: torch.Tensor) -> None:
         """Copy values to `place` on a separate stream, after all work launched so far.
@@ -158,7 +130,7 @@ class StreamCopier:
         """
         device = values.device
         if device.type != "cuda":
-            self._direct.send(values, place)
+            super().send(values, place)
             return
         if device not in self._streams:
             self._streams[device] = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]  # torch's own
@@ -168,7 +140,11 @@ class StreamCopier:
             place.copy_(values, non_blocking=True)
             self._sources.append((stream.record_event(), values))
         self._held_bytes += values.nbytes
-        self._release_copied()
+        # Device tensors whose copy is done are freed; above the limit of bytes, the oldest copies are waited for.
+        while self._sources and (self._held_bytes > self._limit or self._sources[0][0].query()):  # type: ignore[no-untyped-call]
+            event, values = self._sources.popleft()
+            event.synchronize()
+            self._held_bytes -= values.nbytes
 
     def mark(self) -> Wait:
         """Return a function that waits for an event recorded now on every device's copying stream."""
@@ -215,15 +191,8 @@ class StreamCopier:
             for memory in list(self._pinned.values()):
                 self.unpin(memory)
 
-    def _release_copied(self) -> None:
-        """Free device tensors whose copy is done; above the limit of bytes, wait for the oldest copies first."""
-        while self._sources and (self._held_bytes > self._limit or _is_done(self._sources[0][0])):
-            event, values = self._sources.popleft()
-            event.synchronize()
-            self._held_bytes -= values.nbytes
 
-
-def copier_for(device: torch.device) -> Copier:
+def copier_for(device: torch.device) -> DirectCopier:
     """Return a `StreamCopier` for a CUDA device, and a `DirectCopier` for any other device."""
     return StreamCopier(device) if device.type == "cuda" else DirectCopier()
 
@@ -239,11 +208,6 @@ def _clear_cuda_error(device: torch.device) -> None:
         torch.zeros(1, device=device)
     except RuntimeError as error:
         _LOG.debug("CUDA said: %s", error)
-
-
-def _is_done(event: torch.cuda.Event) -> bool:
-    """Whether the device has reached a recorded CUDA event; this doesn't wait."""
-    return bool(event.query())  # type: ignore[no-untyped-call]  # torch's own
 
 
 def _consecutive_runs(flat: np.ndarray) -> tuple[tuple[slice, slice], ...]:

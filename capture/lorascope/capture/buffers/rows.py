@@ -12,7 +12,7 @@ import numpy as np
 from lorascope.stores.format.spec import ROW_TOKENS
 from lorascope.stores.writing.write import RowWritten
 
-from .copies import Copier, DirectCopier
+from .copies import DirectCopier
 from .row_buffer import RowArrays, RowBuffer, Segment, array_bytes, buffer_bytes
 
 QUEUE_BYTES = 4 * 2**30
@@ -68,10 +68,10 @@ class RowQueue:
         spans: Sequence[range],
         queue_bytes: int | None = None,
         rows: np.ndarray | None = None,
-        copier: Copier | None = None,
+        copier: DirectCopier | None = None,
     ) -> None:
         """Raise ValueError if one batch's rows don't fit into `queue_bytes`; no buffer is allocated yet."""
-        self.copier: Copier = copier or DirectCopier()
+        self.copier = copier or DirectCopier()
         """The copier into the rows."""
         self._writer = writer
         self._n_tokens = n_tokens

@@ -10,7 +10,7 @@ from operator import itemgetter
 import numpy as np
 import torch
 
-from .copies import ChosenTokens, Copier, DirectCopier
+from .copies import ChosenTokens, DirectCopier
 from .row_buffer import Segment
 
 STAGES = ("forward", "copy", "reduce", "logits", "changes", "ablate", "wait", "encode", "write")
@@ -67,7 +67,7 @@ class BatchTarget:
     """Bool (token,): tokens whose js is measured and whose sum is checked."""
     segments: Sequence[Segment]
     """Parts of the captured tokens that are written, in order; tokens outside of them are only computed."""
-    copier: Copier = field(default_factory=DirectCopier)
+    copier: DirectCopier = field(default_factory=DirectCopier)
     meter: Meter = field(default_factory=Meter)
     _captured: ChosenTokens = field(init=False)
     _measured: ChosenTokens = field(init=False)

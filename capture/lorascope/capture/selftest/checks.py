@@ -14,7 +14,7 @@ from torch.multiprocessing.spawn import spawn
 
 from lorascope.stores import Run, open_run, verify
 
-from ..buffers.copies import ChosenTokens, Copier, copier_for
+from ..buffers.copies import ChosenTokens, DirectCopier, copier_for
 from ..buffers.row_buffer import RowBuffer
 from ..capture import capture
 from ..config import CaptureConfig
@@ -82,7 +82,7 @@ def check_kernel(device: torch.device) -> Check:
     return Check("measures by Triton, relative error", what, "1.0e-06; 1, none", ok)
 
 
-def check_copies(device: torch.device, copier: Copier | None = None) -> Check:
+def check_copies(device: torch.device, copier: DirectCopier | None = None) -> Check:
     """Check that copies to host memory stay right although later work overwrites what they copy."""
     if device.type != "cuda" and copier is None:
         return Check("copies under load", "nothing to copy on a CPU", "", None)
