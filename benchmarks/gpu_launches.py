@@ -104,7 +104,9 @@ def target(components: Any, states: str, n_captured: int, count: Count) -> Batch
 def counted_kernel(count: Count) -> Iterator[None]:
     """The kernel's launches, which read every tensor of theirs once and find nothing."""
 
-    def run(base: Any, output: Any, given: Any, weight: Any, bias: Any, rows: Any, *, settings: Any) -> torch.Tensor:
+    def run(
+        base: Any, output: Any, given: Any = None, weight: Any = None, bias: Any = None, *, rows: Any, **_: Any
+    ) -> Any:
         n_tokens = len(base) if rows is None else len(rows)
         wide = sum(t.nbytes / len(t) * n_tokens for t in (base, output, given) if t is not None)
         found = np.zeros((6, n_tokens), np.float32)

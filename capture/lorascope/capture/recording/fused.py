@@ -9,7 +9,7 @@ triton, which comes with torch's CUDA builds; it is imported only if triton was 
 
 from contextlib import AbstractContextManager
 from itertools import chain
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
@@ -45,16 +45,6 @@ class Measured(NamedTuple):
     """Share of features whose output is the base although delta isn't zero."""
     excess: torch.Tensor
     """Largest |output - (base + delta)| divided by what rounding allows, as in `sink.excess`; 0 if not compared."""
-
-
-class _Settings(NamedTuple):
-    """Numbers for one launch of the kernel: scaling, rounding, how often to compare, and JS or KL."""
-
-    scaling: float = 1.0
-    rounding: float = 0.0
-    """Largest rounding error of the layer's delta, divided by the magnitudes of its terms."""
-    prove_every: int = 1
-    is_kl: bool = False
 
 
 def measure_sum(total: Sum, rows: torch.Tensor | None, *, prove_every: int = 1) -> Measured:
@@ -104,8 +94,8 @@ def measure_factor(
     rounding = torch.finfo(factor.dtype).eps * (factor.shape[-1] + 4)
     if factor.dtype == torch.float32 and torch.backends.cuda.matmul.allow_tf32:
         rounding += _TF32
-    settings = _Settings(scaling, rounding, prove_every)
-    return Measured(*_launch(base, output, factor, weight, bias, rows, settings=settings))
+    options: dict[str, Any] = {"scaling": scaling, "rounding": rounding, "prove_every": prove_every}
+    return Measured(*_launch(base, output, factor, weight, bias, rows=rows, **options))
 
 
 def measure_delta(
@@ -118,18 +108,18 @@ def measure_delta(
     prove_every: int = 1,
 ) -> Measured:
     """Return JS, norms and more per token of a layer's base and a delta that it computed in `dtype`."""
-    settings = _Settings(1.0, 4 * torch.finfo(dtype).eps, prove_every)
-    return Measured(*_launch(base, output, delta, None, None, rows, settings=settings))
+    rounding = 4 * torch.finfo(dtype).eps
+    return Measured(*_launch(base, output, delta, rows=rows, rounding=rounding, prove_every=prove_every))
 
 
 def measure_difference(base: torch.Tensor, output: torch.Tensor, *, rows: torch.Tensor | None = None) -> Measured:
     """Return JS, norms and more per token of base and delta = output - base, so that `excess` is always 0."""
-    return Measured(*_launch(base, output, None, None, None, rows, settings=_Settings()))
+    return Measured(*_launch(base, output, rows=rows))
 
 
 def kl_divergence(base: torch.Tensor, adapted: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
     """Return KL(softmax(base) || softmax(adapted)) at `rows` of logits (row, token id), nats, float32 (token,)."""
-    return _launch(base, adapted, None, None, None, rows, settings=_Settings(is_kl=True))[0]
+    return _launch(base, adapted, rows=rows, is_kl=True)[0]
 
 
 def token_nll(logits: torch.Tensor, rows: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
@@ -164,19 +154,23 @@ def block_shape(width: int) -> tuple[int, int]:
 def _launch(
     base: torch.Tensor,
     output: torch.Tensor | None,
-    z_or_delta: torch.Tensor | None,
-    weight: torch.Tensor | None,
-    bias: torch.Tensor | None,
-    rows: torch.Tensor | None,
+    z_or_delta: torch.Tensor | None = None,
+    weight: torch.Tensor | None = None,
+    bias: torch.Tensor | None = None,
     *,
-    settings: _Settings,
+    rows: torch.Tensor | None,
+    scaling: float = 1.0,
+    rounding: float = 0.0,
+    prove_every: int = 1,
+    is_kl: bool = False,
 ) -> torch.Tensor:
     """Launch the triton kernel once on base and delta; return float32 (measure, token): six measures, or one KL.
 
-    All rows are measured if `rows` is None.
+    All rows are measured if `rows` is None. `rounding` is the largest rounding error of the layer's delta, divided by
+    the magnitudes of its terms.
     """
     n_tokens, width = len(base) if rows is None else len(rows), base.shape[1]
-    measures = torch.empty((1 if settings.is_kl else 6, n_tokens), dtype=torch.float32, device=base.device)
+    measures = torch.empty((1 if is_kl else 6, n_tokens), dtype=torch.float32, device=base.device)
     tokens, features = block_shape(width)
     eps, smallest = _rounding_limits(base.dtype if output is None else output.dtype)
     tensors = [None if tensor is None else _with_contiguous_rows(tensor) for tensor in (base, output, z_or_delta)]
@@ -185,10 +179,10 @@ def _launch(
         with _current_device(base):
             measure_rows[(-(-n_tokens // tokens),)](
                 *(measures, *chain.from_iterable(strided), weight, bias, rows, n_tokens),
-                *(settings.scaling, settings.rounding, eps, smallest, settings.prove_every),
+                *(scaling, rounding, eps, smallest, prove_every),
                 WIDTH=width,
                 RANK=0 if weight is None else weight.shape[0],
-                IS_KL=settings.is_kl,
+                IS_KL=is_kl,
                 TOKENS=tokens,
                 FEATURES=features,
                 **OPTIONS,
