@@ -240,6 +240,7 @@ def test_unfinished_runs_and_tokens_that_arent_finite(
         (["--bound", "--unit", "bit"], "`--bound` compares nats with nats, and `--unit` is 'bit'; leave it out"),
         (["--export", "p.npz", "--bound"], "`--export` writes pairs and estimates nothing; leave `--bound` out"),
         (["--export", "p.npz", "--k", 5, "--full"], "estimates nothing; leave `--full`, `--k` out"),
+        (["--export", "p.npz", "--quick"], "estimates nothing; leave `--quick` out"),
         (["--quick", "--bound", "--shuffles", 5], "two estimates, without shuffles; leave `--bound`, `--shuffles` out"),
         (
             ["--quick", "--estimator", "ksg1"],

@@ -114,6 +114,12 @@ def mi(
     """
     if bound and unit != "nat":
         raise ValueError(f"`--bound` compares nats with nats, and `--unit` is {unit!r}; leave it out")
+    if export is not None:
+        _refuse_unused(
+            "`--export` writes pairs and estimates nothing", out=out, bound=bound, quick=quick, full=full,
+            as_json=as_json, estimator=tuple(estimator), k=k, unit=unit, shuffles=shuffles,
+        )  # fmt: skip
+        refuse_target(export, PAIR_FORMATS, option="export")
     if quick:
         why = "`--quick` makes two estimates, without shuffles"
         _refuse_unused(why, bound=bound, estimator=tuple(estimator), shuffles=shuffles)
@@ -131,11 +137,6 @@ def mi(
         "n_workers": workers,
     }  # fmt: skip
     if export is not None:
-        _refuse_unused(
-            "`--export` writes pairs and estimates nothing", out=out, bound=bound, quick=quick, full=full,
-            as_json=as_json, estimator=tuple(estimator), k=k, unit=unit, shuffles=shuffles,
-        )  # fmt: skip
-        refuse_target(export, PAIR_FORMATS, option="export")
         with progress_bar("mi --export") as update:
             missing = analyze.export_pairs(opened, export, progress=update, **options)
         say(f"pairs to {export}" + (f", except {_count_components(len(missing))}:" if missing else ""))
@@ -182,11 +183,7 @@ def _print_estimates(result: "xr.Dataset", run: "Run", *, bound: bool, full: boo
     choice = result.attrs["tokens"]
     over = "" if choice == "all" else f" over {describe_population(choice)}"
     say(f"mutual information of base and {against}{over}, median and quartiles of {n_all}, by {_summary(panel)}")
-    for line in (
-        *_remark_on_infinite(result),
-        *_remark_on_undersampled(result, name),
-        *([_count_claims(result)] if bound else []),
-    ):
+    for line in (*_limits(result, name), *([_count_claims(result)] if bound else [])):
         say(line)
     head, components = _shorten_paths(result["component"].values.tolist())
     table = _bound_table(result) if bound else _screen_table(result) if is_screen else _value_table(panel)
@@ -234,8 +231,15 @@ def _summary(estimates: "xr.Dataset") -> str:
     return f"{estimates['estimator'].item()}: {middle} {estimates.attrs['units']} ({low} to {high}); {counts}"
 
 
-def _remark_on_infinite(result: "xr.Dataset") -> Iterator[str]:
-    """Yield a line if mutual information of whole states (all axes) is infinite in some components, and why."""
+def _limits(result: "xr.Dataset", name: str) -> Iterator[str]:
+    """Yield a line where mutual information of whole states is infinite, and one on tokens that would do.
+
+    The latter is of estimator `name`, where its verdict is `undersampled`.
+    """
+    import numpy as np
+
+    from lorascope.analyze.information import sufficient_rows
+
     repeats = result["n_repeats"].values > 0  # states that depend on the token id alone are discrete
     embeds = [bool(EMBEDDING.search(str(kind))) for kind in result["kind"].values]
     if n := sum(s and not (r or e) for s, r, e in zip(result["singular"].values, repeats, embeds, strict=True)):
@@ -243,14 +247,6 @@ def _remark_on_infinite(result: "xr.Dataset") -> Iterator[str]:
             f"of whole states it is infinite in {n} of {_count_components(len(repeats))}, since base and "
             f"{result.attrs['against']} share directions exactly; values are of a few axes of each side"
         )
-
-
-def _remark_on_undersampled(result: "xr.Dataset", name: str) -> Iterator[str]:
-    """Yield a line on how many tokens would do where an estimator's verdict is `undersampled`."""
-    import numpy as np
-
-    from lorascope.analyze.information import sufficient_rows
-
     if "verdict" in result and (result["verdict"].sel(estimator=name) == "undersampled").any():
         rows = sufficient_rows(result).sel(estimator=name).values
         known = rows[np.isfinite(rows)]
@@ -370,13 +366,11 @@ def _remarks(result: "xr.Dataset", panel: "xr.Dataset", run: "Run") -> Iterator[
 
 def _print_missing(result: "xr.Dataset", *, full: bool) -> None:
     """Print how many components lack values, and each reason with the name of one such component."""
-    firsts: dict[str, str] = {}
-    for name, note in zip(result["component"].values.tolist(), result["note"].values.tolist(), strict=True):
-        firsts.setdefault(note, name)
-    n = int((result["note"].values != "").sum())
-    if n:
-        say(f"{n} of {_count_components(result.sizes['component'])} lack values:")
-    for note, name in [(note, name) for note, name in firsts.items() if note][: None if full else MOST_NOTES]:
+    notes = result["note"].to_series()
+    notes = notes[notes != ""]
+    if len(notes):
+        say(f"{len(notes)} of {_count_components(result.sizes['component'])} lack values:")
+    for name, note in list(notes.drop_duplicates().items())[: None if full else MOST_NOTES]:
         say(f"{name}: {note}")
 
 
