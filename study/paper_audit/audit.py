@@ -233,7 +233,10 @@ def audit_paper() -> Audit:
         *(verdict._replace(claim=f"table 2: {verdict.claim}") for verdict in table_2),
         excess_verdict(),
     )
-    slips = [slip for model in models for slip in _slips(wide, model)]
+    slips: list[Slip] = []
+    for model in models:
+        if least_miss(averages_of(wide, model, WEIGHTED)) > 1 + ROUNDING:  # else some weights give its averages
+            slips += [*find_slips(wide, model, "ACC", ()), *find_slips(wide, model, WEIGHTED[0], WEIGHTED[1:])]
     return Audit(verdicts, pd.DataFrame(slips, columns=Slip._fields), ratios, above)
 
 
@@ -256,10 +259,3 @@ def _weights_verdict(wide: pd.DataFrame, model: str) -> Verdict:
     )
     claim = f"one vector of weights gives {AVERAGE} of {', '.join(WEIGHTED)} of {model}"
     return Verdict(claim, "supported" if miss <= 1 + ROUNDING else "contradicted", because)
-
-
-def _slips(wide: pd.DataFrame, model: str) -> Iterator[Slip]:
-    """Yield the values of a model that may be printed in the wrong column; none if some weights give its averages."""
-    if least_miss(averages_of(wide, model, WEIGHTED)) > 1 + ROUNDING:
-        yield from find_slips(wide, model, "ACC", ())
-        yield from find_slips(wide, model, WEIGHTED[0], WEIGHTED[1:])

@@ -52,15 +52,6 @@ aside = make_console(stderr=True)
 """Console on stderr: for everything except the answer, which a program may read from stdout."""
 
 
-def write(text: str) -> None:
-    """Write text unchanged (such as JSON) to stdout; it is no error if its reader has ended."""
-    try:
-        console.file.write(text)
-        console.file.flush()
-    except BrokenPipeError:
-        console.on_broken_pipe()
-
-
 def json_text(value: Any) -> str:
     """Return a value as JSON text, with NaN as null and control characters of terminals as JSON escapes."""
     from lorascope.analyze.results.save import to_json
@@ -69,8 +60,12 @@ def json_text(value: Any) -> str:
 
 
 def write_json(value: Any) -> None:
-    """Print a value as one JSON object on stdout."""
-    write(json_text(value))
+    """Print a value as one JSON object on stdout; it is no error if its reader has ended."""
+    try:
+        console.file.write(json_text(value))
+        console.file.flush()
+    except BrokenPipeError:
+        console.on_broken_pipe()
 
 
 def say(text: str, *, to: Console | None = None) -> None:

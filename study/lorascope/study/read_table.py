@@ -17,7 +17,7 @@ from .study_names import SUFFIXES
 MAX_FILE_BYTES = 2**30
 """Largest file that is read, since it is read at once."""
 MOST_NAMED = 8
-"""Most values of a column that a message lists."""
+"""Most names, of units or of a column's values, that a message lists."""
 
 
 def read_table(path: str | Path) -> pd.DataFrame:
@@ -57,9 +57,8 @@ def select_rows(frame: pd.DataFrame, where: Mapping[str, Sequence[str]]) -> pd.D
         labels, requested = frame[name].map(_value_label), [_value_label(value) for value in values]
         for value in values:
             if _value_label(value) not in set(labels):
-                raise ValueError(
-                    f"`where` asks for {name}={value}, which no row has; {name!r} holds {_join_labels(labels)}"
-                )
+                known = join_names([label.removesuffix(".0") for label in dict.fromkeys(labels)])
+                raise ValueError(f"`where` asks for {name}={value}, which no row has; {name!r} holds {known}")
         is_chosen &= labels.isin(requested)
     if not is_chosen.any():
         conditions = " and ".join(f"{name}={','.join(values)}" for name, values in where.items())
@@ -114,8 +113,7 @@ def _value_label(value: object) -> str:
         return str(value)
 
 
-def _join_labels(labels: pd.Series) -> str:
-    """Return a column's first `MOST_NAMED` distinct values as text for a message, and how many more there are."""
-    values = [value.removesuffix(".0") for value in dict.fromkeys(labels)]
-    more = f" and {len(values) - MOST_NAMED} more" if len(values) > MOST_NAMED else ""
-    return ", ".join(values[:MOST_NAMED]) + more
+def join_names(names: Sequence[str]) -> str:
+    """Return the first `MOST_NAMED` names as text for a message, and how many more there are."""
+    more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
+    return ", ".join(names[:MOST_NAMED]) + more

@@ -1,6 +1,5 @@
 """Names of studies on the command line: files, folders, runs, or words for the paper's table. Imports nothing heavy."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -17,14 +16,11 @@ TABLE = "study.csv"
 """File in a study's folder that is read instead of its runs."""
 
 
-def require_studies(paths: Sequence[str | Path]) -> None:
-    """Raise FileNotFoundError for a path that doesn't exist; urls and words such as `paper` need no file."""
-    for path in paths:
-        find_table(path)
-
-
 def find_table(name: str | Path) -> str | Path | None:
-    """Return the path of a study's table file, the word that means the paper's table, or None for runs."""
+    """Return the path of a study's table file, the word that means the paper's table, or None for runs.
+
+    Raises FileNotFoundError for a path that doesn't exist; urls and words such as `paper` need no file.
+    """
     if isinstance(name, str) and (name in PAPER or "://" in name):
         return name if name in PAPER else None
     path = Path(name)

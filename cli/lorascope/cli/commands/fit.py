@@ -13,7 +13,7 @@ from lorascope.analyze.fits.laws import LawName
 from lorascope.analyze.results.options import TABLE_FORMATS, Residual, refuse_target, refuse_unwritable
 from lorascope.stores.places.files import atomic_write
 from lorascope.stores.visible import one_line
-from lorascope.study.study_names import require_studies
+from lorascope.study.study_names import find_table
 
 from ..options import AsJson, StudyTables, Workers
 from ..screen import aside, console, json_text, print_frame, progress_bar, say, write_json
@@ -176,7 +176,8 @@ def read_tables(study: Sequence[str], options: StudyOptions) -> "pd.DataFrame":
     """Return the table of a study, read with a progress bar; first raise if `--out` or `--where` is wrong."""
     _refuse_out(options.out)
     conditions = options.conditions
-    require_studies(study)
+    for path in study:
+        find_table(path)  # refuses one that doesn't exist, before large imports
 
     from lorascope.study.read_study import read_study
 

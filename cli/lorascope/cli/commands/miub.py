@@ -123,7 +123,12 @@ def miub(
             title = f"{Path(run.place.name).name} {adapter_name or ''}".rstrip()
             results.append(analyze.miub(run, adapter=adapter_name, progress=partial(update, title=title), **options))
     table = _groups_frame(results, keys) if keys else _components_frame(results[0])
-    tests, why_unpaired = _compare_with_first(results)
+    tests: list[xr.Dataset] = []
+    why_unpaired = ""
+    try:
+        tests = [analyze.paired(results[0], other) for other in results[1:]]
+    except ValueError as error:
+        why_unpaired = str(error)
     if as_json:
         totals = [
             {"miub": float(total["miub"]), "miub_se": float(total["miub_se"]), **total.attrs} for total in results
@@ -182,14 +187,6 @@ def _groups_frame(results: "Sequence[xr.DataTree]", keys: Sequence[str]) -> "pd.
     if "text" in frame:
         frame = frame.sort_values("miub", ascending=False, kind="stable", ignore_index=True)
     return with_units(frame, dict.fromkeys(("miub", "miub_se", "miub_sd"), units), groups.attrs)
-
-
-def _compare_with_first(results: "Sequence[xr.DataTree]") -> tuple[list["xr.Dataset"], str]:
-    """Return the paired tests of each result against the first, and ""; or no tests, and the reason why."""
-    try:
-        return [analyze.paired(results[0], other) for other in results[1:]], ""
-    except ValueError as error:
-        return [], str(error)
 
 
 def _print_conclusion(result: "xr.DataTree", run: "Run", *, full: bool, name: str = "") -> None:

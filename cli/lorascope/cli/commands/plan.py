@@ -145,6 +145,6 @@ def rate_rows(trials: Mapping["Way", "TrialResult"], own: "Way") -> list[dict[st
         "expected of all": {name: format_number(1 / tried.costs.seconds) for name, tried in ways.items()},
         "bound by": {name: tried.costs.limit for name, tried in ways.items()},
         "as tried": {name: format_number(1 / tried.seconds) for name, tried in ways.items()},
-        "of the bare pass": {name: f"{tried.relative_speed:.0%}" for name, tried in ways.items()},
+        "of the bare pass": {name: f"{tried.costs.forward / tried.seconds:.0%}" for name, tried in ways.items()},
     }
     return [{"stage by itself": stage, **row} for stage, row in rows.items()]

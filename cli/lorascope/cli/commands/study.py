@@ -6,7 +6,7 @@ from pathlib import Path
 
 from lorascope.analyze.results.format import format_duration, format_number
 from lorascope.stores.size import format_size
-from lorascope.study.grid import Unit, grid_units, select_units
+from lorascope.study.grid import grid_units, select_units
 from lorascope.study.settings import read_settings
 
 from ..options import AsJson, StudyFile
@@ -96,12 +96,14 @@ def run(study: StudyFile, /, *, only: str | None = None, scheduler: str | None =
         from lorascope.study.running.run import run_study
 
         quiet_libraries()
-
-        def report_step(number: int, n_units: int, unit: Unit, step: str, done: int, total: int, counted: str) -> None:
-            """Show the progress of a step of a unit (adapter) in the bar, with the unit's number and name."""
-            update(done, total, f"{counted}, {number}/{n_units} {unit.name}", step)
-
-        for outcome in run_study(settings, report_step, only=only, scheduler=scheduler):
+        for outcome in run_study(
+            settings,
+            lambda number, n, unit, step, done, total, counted: update(
+                done, total, f"{counted}, {number}/{n} {unit.name}", step
+            ),
+            only=only,
+            scheduler=scheduler,
+        ):
             outcomes[outcome.state] += 1
             say(f"{outcome.unit.name}: {outcome.state}" + (f" ({outcome.holder})" if outcome.holder else ""))
     if outcomes[ALREADY_DONE] and outcomes.total() == outcomes[ALREADY_DONE]:

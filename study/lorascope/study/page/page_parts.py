@@ -11,12 +11,11 @@ from lorascope.analyze.figures.captions import shortened
 from lorascope.analyze.report.markup import escape, section, table, with_minus
 from lorascope.analyze.results.format import format_error, format_number, format_power
 
+from ..read_table import join_names
 from ..results.study_results import StudyResults
 from ..results.tables import UNITS
 from ..results.units import UnitResult
 
-MOST_NAMED = 8
-"""Most units that a notice names."""
 FEW_ITEMS = 400
 """Number of items of a data set below which the standard error of accuracy may exceed 2.5 points."""
 UNIT_COLUMNS = ("unit", "N", "D", "samples", "train s")
@@ -43,11 +42,11 @@ def notices(study: StudyResults) -> Iterator[str]:
     cells, missing, unplanned = study.tables["study"], study.missing, study.unplanned_units
     if missing:
         n = f"{len(missing)} of {len(study.planned)}"
-        yield f"<b>{n} units aren't done:</b> {_join_names(missing)}. What needs them is empty."
+        yield f"<b>{n} units aren't done:</b> {escape(join_names(missing))}. What needs them is empty."
     if unplanned:
         yield (
             f"<b>{len(unplanned)} results are of units that the study doesn't have,</b> and aren't in here: "
-            f"{_join_names(unplanned)}."
+            f"{escape(join_names(unplanned))}."
         )
     for tokens in dict.fromkeys(str(unit.provenance.get("population", "all")) for unit in study.units):
         if not tokens.startswith("all"):
@@ -90,7 +89,7 @@ def setting_differences(units: Sequence[UnitResult]) -> Iterator[str]:
             units_by_value.setdefault(what, {}).setdefault(json.dumps(value, sort_keys=True), []).append(unit.name)
     for what, values in units_by_value.items():
         if len(values) > 1:
-            parted = (f"{shortened(value, 60)} in {_join_names(names)}" for value, names in values.items())
+            parted = (f"{shortened(value, 60)} in {escape(join_names(names))}" for value, names in values.items())
             yield f"{escape(what)}: {'; '.join(parted)}"
 
 
@@ -133,12 +132,6 @@ def _unit_html(unit: UnitResult) -> str:
         f"{table(('', ''), rows, n_names=2)}<details><summary>training, model, libraries, recipe</summary>"
         f"<pre>{escape(text)}</pre></details></article>"
     )
-
-
-def _join_names(names: Sequence[str]) -> str:
-    """Return the first `MOST_NAMED` names as escaped HTML, and how many more there are."""
-    more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
-    return escape(", ".join(names[:MOST_NAMED])) + more
 
 
 def unit_anchor(unit: str) -> str:

@@ -43,7 +43,6 @@ class Spread(NamedTuple):
     """Half of the 95 % interval around the number of the trainings at hand, by Student's t."""
     n_seeds: int = 1
     """Fewest seeds of a setting on which the number depends."""
-    most_seeds: int = 1
 
 
 def spread_between_trainings(
@@ -90,7 +89,7 @@ def spread_between_trainings(
     total, squares = sum(v for v, _ in variances), sum(v**2 / freedom for v, freedom in variances)
     reach = stats.t.ppf((1 + LEVEL) / 2, total**2 / squares) * math.sqrt(total) if squares > 0 else 0.0
     used = [n for v, n, _ in parts if v > 0] or seeds
-    return Spread(math.sqrt(sum(v for v, *_ in parts)), float(reach), min(used), max(used))
+    return Spread(math.sqrt(sum(v for v, *_ in parts)), float(reach), min(used))
 
 
 class Estimate(NamedTuple):

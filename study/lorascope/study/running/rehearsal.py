@@ -12,6 +12,7 @@ from lorascope.capture.models.model import context_length
 from lorascope.capture.samples.encode import encode_items
 from lorascope.capture.samples.items import ChoiceItem
 from lorascope.capture.samples.prompt import Examples, read_template
+from lorascope.capture.settling.trial import scored_tokens
 
 from ..grid import Unit, grid_units, result_path, select_units
 from ..results.units import read_record
@@ -91,9 +92,8 @@ def count_tokens(unit: Unit, settings: StudySettings, data: TaskData, models: Mo
             how: dict[str, Any] = {"max_length": context, "window_tokens": config.window_tokens, "prompt": prompt}
             samples = encode_items(items, outline.tokenizer, examples=examples, **how)
             for sample in samples[: config.limit]:
-                choices = sum(len(choice.token_ids) for choice in sample.choices)
                 captured += len(sample.token_ids)
-                scored += sample.n_context + choices if choices else len(sample.token_ids)
+                scored += scored_tokens(sample)
     return Cost(trained, 2 * scored, captured)
 
 

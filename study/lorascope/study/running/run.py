@@ -1,7 +1,7 @@
 """Running a study: its units, one after the other."""
 
 from collections.abc import Callable, Iterator, Sequence
-from functools import cache
+from functools import cache, partial
 from typing import NamedTuple
 
 from lorascope.capture.samples.sources import read_items
@@ -48,11 +48,7 @@ def run_study(
     for unit in units:  # raises for any wrong unit before hours of work on others
         is_done(settings, unit, unit_recipe(unit, settings, data[unit]))
     for number, unit in enumerate(units, start=1):
-
-        def update(step: str, done: int, total: int, counted: str, number: int = number, unit: Unit = unit) -> None:
-            """Report the progress of a unit's step, along with the unit and its number."""
-            report(number, len(units), unit, step, done, total, counted)
-
+        update = partial(report, number, len(units), unit)
         work = UnitWork(
             unit=unit, settings=settings, data=data[unit], models=models, report=update, scheduler=scheduler
         )

@@ -12,7 +12,7 @@ import xarray as xr
 
 from lorascope.analyze import measure_information
 from lorascope.analyze.results.digests import add_digests
-from lorascope.capture import CaptureProgress, attach_adapter, capture, finetune, load_model
+from lorascope.capture import attach_adapter, capture, finetune, load_model
 from lorascope.capture.planning.meta import MetaModel, load_on_meta
 from lorascope.capture.settling.provenance import differences
 from lorascope.stores import Run
@@ -106,12 +106,7 @@ class UnitWork:
 
     def _progress(self, step: str, counted: str) -> Progress:
         """Return a callback of (done, total, part) that reports the progress of `step`, counted in `counted`."""
-
-        def update(done: int, total: int, part: str = "") -> None:
-            """Report the progress of the step, without the name of the part."""
-            self.report(step, done, total, counted)
-
-        return update
+        return lambda done, total, part="": self.report(step, done, total, counted)
 
     def _train(self) -> dict[str, Any]:
         """Train the unit's adapter if it doesn't exist; return the record of its training."""
@@ -130,11 +125,6 @@ class UnitWork:
 
     def _capture(self, name: str) -> Run:
         """Capture the unit's run `name`, or continue it; return the finished run."""
-
-        def update(progress: CaptureProgress) -> None:
-            """Report the progress of the capture under the run's name and the stage."""
-            self.report(f"{name}: {progress.stage}", progress.done, progress.total, progress.units)
-
         place, adapter = run_path(self.settings, self.unit, name), adapter_path(self.settings, self.unit)
         examples = write_files(self.data.examples, place.with_name("examples")) if name == PROMPTS_RUN else ()
         config = capture_config(
@@ -150,7 +140,12 @@ class UnitWork:
         model, tokenizer = self.models.load(self.unit)
         adapted = attach_adapter(model, adapter)
         try:
-            return capture(config, model=adapted, tokenizer=tokenizer, progress=update)
+            return capture(
+                config,
+                model=adapted,
+                tokenizer=tokenizer,
+                progress=lambda now: self.report(f"{name}: {now.stage}", now.done, now.total, now.units),
+            )
         finally:
             adapted.unload()
 
