@@ -119,9 +119,8 @@ def _choose_samples(run: Run, k: int, seed: int) -> np.ndarray:
 def _rows_with(run: Run, samples: np.ndarray) -> np.ndarray:
     """Return a mask, bool (row,), of the committed rows that have tokens of these samples."""
     rows = np.zeros(run.n_rows, dtype=bool)
-    for start, stop in zip(
-        run.samples["token_start"].values[samples], run.samples["token_stop"].values[samples], strict=True
-    ):
+    starts, stops = (run.samples[name].values[samples] for name in ("token_start", "token_stop"))
+    for start, stop in zip(starts, stops, strict=True):
         rows[start // ROW_TOKENS : -(-stop // ROW_TOKENS)] = True
     return np.asarray(rows & run.committed_rows)
 

@@ -245,9 +245,7 @@ def test_progress_counts_choices(
     assert calls == [(int(done), sum(counts)) for done in np.cumsum(counts)]
 
 
-def test_refuses_no_samples_and_training_mode(tiny_model: Any, samples: list[EncodedSample]) -> None:
-    with pytest.raises(ValueError, match="`samples` is empty; give at least one"):
-        score(tiny_model, [], batch_tokens=1000)
+def test_refuses_training_mode(tiny_model: Any, samples: list[EncodedSample]) -> None:
     with pytest.raises(ValueError, match=r"in training mode.* call `model.eval\(\)` first"):
         score(tiny_model.train(), samples, batch_tokens=1000)
 

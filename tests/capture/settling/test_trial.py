@@ -50,7 +50,9 @@ def test_a_trial_measures_and_leaves_nothing_behind(
     assert measured["bare_tokens"] == found.tokens  # of the same batches
     assert found.costs.limit in found.costs.rates
     assert found.seconds == measured["seconds"] / found.tokens
-    assert found.relative_speed == pytest.approx(measured["bare_seconds"] / measured["seconds"])  # of as many tokens
+    assert found.costs.forward / found.seconds == pytest.approx(
+        measured["bare_seconds"] / measured["seconds"]
+    )  # of as many tokens
 
 
 def test_a_longer_trial_takes_more_samples(settings: dict[str, Any], samples: list[EncodedSample]) -> None:

@@ -177,7 +177,11 @@ def read_adapter(path: str | Path) -> tuple[LoraConfig, dict[str, torch.Tensor]]
         If the folder contains no LoRA adapter that can be read.
     """
     folder = Path(path)
-    config = _read_config(folder)
+    require_adapter_settings(folder)  # PEFT itself would accept any rank and alpha
+    try:
+        config: LoraConfig = LoraConfig.from_pretrained(str(folder))
+    except Exception as error:  # what is wrong in a configuration makes PEFT raise anything
+        raise AdapterError(f"{str(folder / CONFIG)!r} is no PEFT configuration: {first_line(error)}") from error
     file = adapter_weights_file(folder)
     try:
         read_tensor_header(file)
@@ -241,16 +245,3 @@ def _place_weights(model: nn.Module, tensors: Mapping[str, torch.Tensor], name: 
                 if key in saved:
                     weight = saved[key].to(device, empty.dtype if is_wrapper else torch.float32)
                     module._parameters[local] = nn.Parameter(weight, requires_grad=False)
-
-
-def _read_config(folder: Path) -> LoraConfig:
-    """Return the LoRA configuration in an adapter's folder; raise AdapterError if it isn't valid.
-
-    PEFT itself would accept any rank and alpha.
-    """
-    require_adapter_settings(folder)
-    try:
-        config: LoraConfig = LoraConfig.from_pretrained(str(folder))  # its settings were checked above
-    except Exception as error:  # what is wrong in a configuration makes PEFT raise anything
-        raise AdapterError(f"{str(folder / CONFIG)!r} is no PEFT configuration: {first_line(error)}") from error
-    return config

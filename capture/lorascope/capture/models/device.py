@@ -1,7 +1,6 @@
 """Devices on which a model computes, places where accelerate keeps its weights, and processes that compute together."""
 
 import copy
-import itertools
 import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
@@ -145,8 +144,8 @@ class Ranks(NamedTuple):
         return self.rank == 0
 
     def own_slice(self, n: int) -> slice:
-        """Return this rank's part of range(n), a slice about as long as every other rank's."""
-        return split_evenly(n, self.size)[self.rank]
+        """Return this rank's part of range(n), a slice whose length differs from other ranks' by at most one."""
+        return slice(-(-n * self.rank // self.size), -(-n * (self.rank + 1) // self.size))
 
     def gather(self, value: T) -> list[T]:
         """Return the `value` of every rank, in the order of ranks; waits until all ranks have called this."""
@@ -195,12 +194,6 @@ def join_ranks(device: torch.device) -> Iterator[Ranks]:
         yield Ranks(dist.get_rank(), size, local_rank())
     finally:
         dist.destroy_process_group()
-
-
-def split_evenly(n: int, parts: int) -> list[slice]:
-    """Split range(n) into consecutive slices whose lengths differ by at most one."""
-    bounds = [-(-n * part // parts) for part in range(parts + 1)]
-    return [slice(start, stop) for start, stop in itertools.pairwise(bounds)]
 
 
 def local_rank() -> int:

@@ -33,7 +33,7 @@ from lorascope.stores.names import require_choice
 from .device import is_offloaded, parse_device, require_device
 from .gguf import converted_folder, keep_conversion
 from .sharing import layer_sharing, share_layers
-from .source import check_sharing, locate_model
+from .source import CONTEXT_NAMES, check_sharing, locate_model
 from .weights import Hash, Hashed, ReadableWeights, base_tensors, hash_at_once, hash_tensors, plain_model
 
 DTYPES: dict[str, Any] = {
@@ -246,6 +246,7 @@ def model_identity(model: nn.Module, source: str, *, sha256: str | None = None) 
     base = plain_model(model)
     dtypes = {str(tensor.dtype).removeprefix("torch.") for tensor in tensors.values()}
     n_parameters, n_others = _n_parameters(model)
+    entries = json.loads(base.config.to_json_string(use_diff=False))
     return {
         "name": source,
         "class": type(base).__name__,
@@ -255,7 +256,7 @@ def model_identity(model: nn.Module, source: str, *, sha256: str | None = None) 
         **layer_sharing(model),
         "attention": getattr(base.config, "_attn_implementation", None),
         "sha256": hash_tensors(ReadableWeights(model, tensors)).sha256 if sha256 is None else sha256,
-        "config_sha256": _hash_config(base.config),
+        "config_sha256": fingerprint({key: value for key, value in entries.items() if key not in _LOADING_ENTRIES}),
     }
 
 
@@ -291,8 +292,7 @@ def tokenizer_identity(tokenizer: Any) -> dict[str, str]:
 
 def context_length(model: Any) -> int | None:
     """Return the largest number of tokens that the model takes; None if its configuration states no limit."""
-    names = ("max_position_embeddings", "n_positions", "max_seq_len", "max_sequence_length")
-    lengths = (getattr(model.config.get_text_config(), name, None) for name in names)
+    lengths = (getattr(model.config.get_text_config(), name, None) for name in CONTEXT_NAMES)
     return next((length for length in lengths if isinstance(length, int) and length > 0), None)
 
 
@@ -308,9 +308,3 @@ def one_line_errors(what: str) -> Iterator[None]:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()] or ["no message"]
         reason = " ".join(lines) if lines[0].endswith(":") else lines[0]  # after a colon comes the reason
         raise ValueError(f"{what} can't be loaded: {reason} ({type(error).__name__})") from error
-
-
-def _hash_config(config: Any) -> str:
-    """Return the hash of a model's configuration without entries on where it came from and how it was loaded."""
-    entries = json.loads(config.to_json_string(use_diff=False))
-    return fingerprint({key: value for key, value in entries.items() if key not in _LOADING_ENTRIES})

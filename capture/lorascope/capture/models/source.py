@@ -17,6 +17,8 @@ MODELS = "a hub id ('owner/name'), a local folder with 'config.json' and safeten
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.\-]*(/[A-Za-z0-9][\w.\-]*)?")
 WEIGHTS, PICKLED = "adapter_model.safetensors", "adapter_model.bin"
 """Names that PEFT's `save_pretrained` gives to weights."""
+CONTEXT_NAMES = ("max_position_embeddings", "n_positions", "max_seq_len", "max_sequence_length")
+"""Names in configurations of the largest number of tokens; the first existing one counts."""
 LORA_MATRIX = re.compile(r"base_model\.model\.(.+)\.lora_(A|B)\.weight")
 FLOATS = {"F64", "F32", "F16", "BF16"}
 """Types of weights, as safetensors names them, whose shape is that of a plain layer."""

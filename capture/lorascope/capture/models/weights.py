@@ -67,13 +67,11 @@ def base_tensors(model: nn.Module) -> dict[str, torch.Tensor]:
         if isinstance(module, BaseTunerLayer | AuxiliaryTrainingWrapper)
         for name in module.adapter_layer_names
     }
-
-    def is_added(key: str) -> bool:
-        """Return whether PEFT added this weight or a module that contains it."""
-        return any(within in added for within in accumulate(key.split("."), "{}.{}".format))
-
-    own = {key: tensor for key, tensor in state_tensors(model).items() if not is_added(key)}
-    return {re.sub(r"\.(base_layer|original_module)(?=\.)", "", plain_path(key)): own[key] for key in own}
+    return {
+        re.sub(r"\.(base_layer|original_module)(?=\.)", "", plain_path(key)): tensor
+        for key, tensor in state_tensors(model).items()
+        if added.isdisjoint(accumulate(key.split("."), "{}.{}".format))  # neither the weight nor a module around it
+    }
 
 
 class ReadableWeights(dict[str, torch.Tensor]):

@@ -218,8 +218,7 @@ def plan(config: CaptureConfig, *, probe: bool = True, progress: Report = None) 
     def needs() -> tuple[Fit, ...]:
         """Return one Fit each for disk and memory: bytes that the current estimate needs, and bytes that are free."""
         disk = Fit("disk", {"run": max(estimated.needed_bytes - written_bytes, 0)}, place.free_bytes())
-        free = None if config.device_map else free_device_bytes(device)
-        return disk, *_memory_fits(layout, model, estimated, max(padded), device, free, config.queue_bytes)
+        return disk, *_memory_fits(layout, model, estimated, max(padded), device, config)
 
     fit = needs()
     graded = choose_samples(len(lengths), config.seed).tolist() if config.importance else []
@@ -292,13 +291,7 @@ def _reply_tokens(prompts: Collection[EncodedSample], n_adapters: int) -> int:
 
 
 def _memory_fits(
-    layout: Layout,
-    model: Any,
-    estimated: Estimate,
-    batch_tokens: int,
-    device: torch.device,
-    free_bytes: int | None,
-    queue_bytes: int | None,
+    layout: Layout, model: Any, estimated: Estimate, batch_tokens: int, device: torch.device, config: CaptureConfig
 ) -> tuple[Fit, ...]:
     """Return the Fit of device and host, or host only: memory that the largest batch and rows need, and free memory.
 
@@ -313,13 +306,14 @@ def _memory_fits(
     )
     n_threads = min(32, (os.cpu_count() or 1) + 4)  # of a ThreadPoolExecutor, by default
     on_host = {
-        "row buffers": queue_bytes_needed(estimated.row_sizes(), spans, queue_bytes),
+        "row buffers": queue_bytes_needed(estimated.row_sizes(), spans, config.queue_bytes),
         "encoding": n_threads * 2 * max(estimated.row_arrays),  # a chunk, and the same chunk encoded
     }
     if device.type == "cpu":  # where states are copied at once
         on_device.pop("states under way", None)
         return (Fit("host", on_device | on_host, free_host_bytes()),)
-    return Fit("device", on_device, free_bytes), Fit("host", on_host, free_host_bytes())
+    free = None if config.device_map else free_device_bytes(device)
+    return Fit("device", on_device, free), Fit("host", on_host, free_host_bytes())
 
 
 def _remarks(

@@ -138,25 +138,14 @@ def plan_tokens(
     ValueError
         If the selection takes no token of a sample.
     """
-    selected = [
-        choose_tokens(
-            selection,
-            positions=np.arange(len(sample.roles)),
-            roles=sample.roles,
-            length=len(sample.roles),
-            generator=_generator(sample, seed),
-        )
-        for sample in samples
-    ]
-    for sample, (positions, _) in zip(samples, selected, strict=True):
-        if not len(positions):
-            raise empty_sample_error(
-                selection,
-                f"{sample.id!r} of {sample.dataset!r} under prompt {sample.prompt!r}",
-                positions=np.arange(len(sample.roles)),
-                roles=sample.roles,
-                length=len(sample.roles),
-            )
+    selected = []
+    for sample in samples:
+        length = len(sample.roles)
+        known: dict[str, Any] = {"positions": np.arange(length), "roles": sample.roles, "length": length}
+        selected.append(choose_tokens(selection, **known, generator=_generator(sample, seed)))
+        if not len(selected[-1][0]):
+            name = f"{sample.id!r} of {sample.dataset!r} under prompt {sample.prompt!r}"
+            raise empty_sample_error(selection, name, **known)
     starts = np.concatenate([[0], np.cumsum([len(positions) for positions, _ in selected])])
     measured = _seeded_share(int(starts[-1]), js_share, np.random.default_rng(seed))
     for batch in batches:  # so that sums are checked in every pass

@@ -40,11 +40,10 @@ def counting(report: Report, stage: str, units: str) -> Callable[[int, int], Non
 @contextmanager
 def report_stage(report: Report, stage: str) -> Iterator[None]:
     """Report a stage without countable parts as 0 of 1 before the block, and as 1 of 1 after it."""
-    if report is not None:
-        report(CaptureProgress(stage, 0, 1, "steps"))
+    update = counting(report, stage, "steps")
+    update(0, 1)
     yield
-    if report is not None:
-        report(CaptureProgress(stage, 1, 1, "steps"))
+    update(1, 1)
 
 
 @contextmanager

@@ -53,19 +53,9 @@ def jensen_shannon(base: torch.Tensor, delta: torch.Tensor) -> torch.Tensor:
     """
     n_features = max(1, base.shape[-1])
     n_tokens = max(1, values_per_part(base.device) // n_features)
-    if base.numel() <= n_tokens * n_features:
-        return _jensen_shannon(base, delta)
-    parts = zip(*(torch.split(values.flatten(0, -2), n_tokens) for values in (base, delta)), strict=True)
-    return torch.cat([_jensen_shannon(*part) for part in parts]).reshape(base.shape[:-1])
-
-
-def values_per_part(device: torch.device) -> int:
-    """Return the number of values to compute at a time on a device, with a dozen float64 temporaries for each."""
-    return _PART_VALUES.get(device.type, _PART_VALUES_ELSEWHERE)
-
-
-def _jensen_shannon(base: torch.Tensor, delta: torch.Tensor) -> torch.Tensor:
-    """Return JS of softmax(base) and softmax(base + delta), float64, for tensors whose temporaries fit the cache."""
+    if base.numel() > n_tokens * n_features:  # each part's temporaries fit the cache
+        parts = zip(*(torch.split(values.flatten(0, -2), n_tokens) for values in (base, delta)), strict=True)
+        return torch.cat([jensen_shannon(*part) for part in parts]).reshape(base.shape[:-1])
     base, delta = base.double(), delta.double()
     log_p = torch.log_softmax(base - base.amax(-1, keepdim=True), -1)
     # A constant changes no softmax; without the mean under p, small differences of large deltas keep their digits.
@@ -79,6 +69,11 @@ def _jensen_shannon(base: torch.Tensor, delta: torch.Tensor) -> torch.Tensor:
     terms = torch.where(mean > 0, mean * _js_term(d), torch.zeros_like(mean))
     finite = torch.isfinite(base).all(-1) & torch.isfinite(delta).all(-1)
     return torch.where(finite, terms.sum(-1), torch.nan)
+
+
+def values_per_part(device: torch.device) -> int:
+    """Return the number of values to compute at a time on a device, with a dozen float64 temporaries for each."""
+    return _PART_VALUES.get(device.type, _PART_VALUES_ELSEWHERE)
 
 
 def _js_term(d: torch.Tensor) -> torch.Tensor:
@@ -213,15 +208,12 @@ def _reduce_in_torch(base: torch.Tensor, delta: torch.Tensor) -> Reduced:
     Every part takes a dozen float64 temporaries.
     """
     n_tokens = max(1, values_per_part(base.device) // max(1, base.shape[1]))
-    parts = zip(torch.split(base, n_tokens), torch.split(delta, n_tokens), strict=True)
-    return Reduced(*(torch.cat(values) for values in zip(*(_reduce_part(*part) for part in parts), strict=True)))
-
-
-def _reduce_part(base: torch.Tensor, delta: torch.Tensor) -> Reduced:
-    """Return JS, norms and effective width of some tokens, computed by torch in float64 in one step."""
-    base, delta = base.double(), delta.double()
-    log_p = base.log_softmax(-1)
-    entropy = -torch.special.xlogy(log_p.exp(), log_p.exp()).sum(-1)
-    norms = [torch.linalg.vector_norm(x, dim=-1) for x in (base, delta)]
-    measures = jensen_shannon(base, delta), *norms, entropy.exp()
-    return Reduced(*(measure.where(measure.isfinite(), torch.nan).float() for measure in measures))
+    parts = []
+    for some_base, some_delta in zip(torch.split(base, n_tokens), torch.split(delta, n_tokens), strict=True):
+        x, d = some_base.double(), some_delta.double()
+        log_p = x.log_softmax(-1)
+        entropy = -torch.special.xlogy(log_p.exp(), log_p.exp()).sum(-1)
+        norms = [torch.linalg.vector_norm(values, dim=-1) for values in (x, d)]
+        measures = jensen_shannon(x, d), *norms, entropy.exp()
+        parts.append([measure.where(measure.isfinite(), torch.nan).float() for measure in measures])
+    return Reduced(*map(torch.cat, zip(*parts, strict=True)))

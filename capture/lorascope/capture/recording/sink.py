@@ -272,26 +272,19 @@ def excess(
     own type, overflowed there is nothing to compare.
     """
     step = max(1, values_per_part(output.device) * output.shape[-2] // max(1, output.numel()))
-    parts = zip(*(torch.split(tensor, step, dim=-2) for tensor in (base, delta, size, output)), strict=True)
-    return torch.stack([_excess(part, torch.finfo(dtype).eps * n_roundings) for part in parts]).amax(0)
-
-
-def _excess(part: tuple[torch.Tensor, ...], rounding: float) -> torch.Tensor:
-    """Return the largest |output - (base + delta)| of some tokens, divided by what rounding allows.
-
-    `part` is (base, delta, size, output).
-    """
-    base, delta, size, output = part
-    base, delta, out = base.double(), delta.double(), output.double()
-    both = base + delta
-    eps = torch.finfo(output.dtype).eps
+    eps, rounding = torch.finfo(output.dtype).eps, torch.finfo(dtype).eps * n_roundings
     smallest = torch.finfo(output.dtype).smallest_normal * eps
-    allowed = eps * (base.abs() + delta.abs()) + rounding * size + smallest
-    # An adapter whose own branch isn't finite is no overflow of the model: there `off` is NaN.
-    sum_overflows = ~torch.isfinite(both.to(output.dtype)) & ~torch.isfinite(out) & torch.isfinite(delta)
-    overflowed = ~torch.isfinite(base) | sum_overflows
-    off = ((out - both).abs() / allowed).masked_fill(overflowed, 0)
-    return off.amax((-2, -1)) if off.numel() else off.new_zeros(off.shape[:-2])
+    largest = []
+    parts = zip(*(torch.split(tensor, step, dim=-2) for tensor in (base, delta, size, output)), strict=True)
+    for some_base, some_delta, terms, some_output in parts:
+        x, d, out = some_base.double(), some_delta.double(), some_output.double()
+        both = x + d
+        allowed = eps * (x.abs() + d.abs()) + rounding * terms + smallest
+        # An adapter whose own branch isn't finite is no overflow of the model: there `off` is NaN.
+        sum_overflows = ~torch.isfinite(both.to(output.dtype)) & ~torch.isfinite(out) & torch.isfinite(d)
+        off = ((out - both).abs() / allowed).masked_fill(~torch.isfinite(x) | sum_overflows, 0)
+        largest.append(off.amax((-2, -1)) if off.numel() else off.new_zeros(off.shape[:-2]))
+    return torch.stack(largest).amax(0)
 
 
 def factor_size(factor: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, scaling: float) -> torch.Tensor:

@@ -60,8 +60,8 @@ def generate(
     Raises
     ------
     ValueError
-        If there are no samples, n is below 1, the model is in training mode or can't generate, a sample and its n new
-        tokens don't fit the model's context, or a logit isn't a number.
+        If the model is in training mode or can't generate, a sample and its n new tokens don't fit the model's context,
+        or a logit isn't a number.
 
     Notes
     -----
@@ -70,10 +70,6 @@ def generate(
     between batches: tokens are the same for the same batches, device type and number of threads; otherwise they may
     differ if two tokens are almost equally likely.
     """
-    if not samples:
-        raise ValueError("`samples` is empty; give at least one")
-    if n < 1:
-        raise ValueError(f"`n` is {n!r}; give at least 1 new token")
     if model.training:
         raise ValueError("the model is in training mode, where dropout changes the text; call `model.eval()` first")
     bare = plain_model(model)

@@ -184,7 +184,7 @@ def item_length(item: Item, unit: Unit = "tokens", tokenizer: Any = None) -> int
     Raises
     ------
     ValueError
-        If the unit isn't known, it is tokens but there is no tokenizer, or the item is neither a question nor a text.
+        If the item is neither a question nor a text.
 
     Examples
     --------
@@ -192,25 +192,14 @@ def item_length(item: Item, unit: Unit = "tokens", tokenizer: Any = None) -> int
     >>> item_length(item, "words"), item_length(item, "characters")
     (6, 19)
     """
-    text = _measured_text(item)
+    if not isinstance(item, TextItem | ChoiceItem):
+        raise ValueError(f"item {item.id!r} is a {type(item).__name__}; lengths are of questions and plain texts")
+    text = item.text if isinstance(item, TextItem) else " ".join([item.question, *item.choices])
     if unit == "characters":
         return len(text)
     if unit == "words":
         return len(text.split())
-    if unit != "tokens":
-        raise ValueError(f"`unit` is {unit!r}; allowed are tokens, words, characters")
-    if tokenizer is None:
-        raise ValueError("`unit` is 'tokens', but there is no tokenizer; give one, or count words or characters")
     return len(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
-
-
-def _measured_text(item: Item) -> str:
-    """Return the text whose length is an item's length; raise ValueError for chats, completions and token ids."""
-    if isinstance(item, TextItem):
-        return item.text
-    if isinstance(item, ChoiceItem):
-        return " ".join([item.question, *item.choices])
-    raise ValueError(f"item {item.id!r} is a {type(item).__name__}; lengths are of questions and plain texts")
 
 
 def pick_items(items: Sequence[SomeItem], n: int, seed: int = 0) -> tuple[SomeItem, ...]:
@@ -260,23 +249,21 @@ def pick_by_length(
     Raises
     ------
     ValueError
-        If there are no items, they are of several data sets, the spans overlap or don't rise, `n` is below 1, or a
-        length can't be measured.
+        If there are no spans, they overlap or don't rise, `n` is below 1, or a length can't be measured.
     """
     if not buckets:
         raise ValueError("`buckets` is empty; give at least one span of lengths")
     for (first, last), before in zip(buckets, [0, *(bucket[1] for bucket in buckets)], strict=False):
         if not before < first <= last:
             raise ValueError(f"`buckets` is {list(buckets)!r}; give spans of 1 or more that rise and don't overlap")
-    names = sorted({item.dataset for item in items})
-    if len(names) != 1:
-        raise ValueError(f"the items are of the data sets {names!r}; draw from one at a time")
     lengths = [item_length(item, unit, tokenizer) for item in items]
     within = {
         (first, last): [item for item, length in zip(items, lengths, strict=True) if first <= length <= last]
         for first, last in buckets
     }
-    return LengthPick(names[0], unit, n, {span: pick_items(fitting, n, seed) for span, fitting in within.items()})
+    return LengthPick(
+        items[0].dataset, unit, n, {span: pick_items(fitting, n, seed) for span, fitting in within.items()}
+    )
 
 
 def shortfall_messages(pick: LengthPick) -> list[str]:

@@ -118,14 +118,9 @@ def _is_text(value: Any) -> bool:
     return True
 
 
-def _is_list_of_texts(value: Any) -> bool:
-    """Whether a value is a list of strings that can all be encoded as UTF-8."""
-    return isinstance(value, list) and all(map(_is_text, value))
-
-
 _TYPES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
     **dict.fromkeys(("question", "text"), (_is_text, "a string of characters")),
-    "choices": (_is_list_of_texts, "a list of strings of characters"),
+    "choices": (lambda value: isinstance(value, list) and all(map(_is_text, value)), "a list of strings of characters"),
     # bool is an int to Python, but no index to whoever wrote the file.
     "answer": (lambda value: type(value) is int, "a whole number, counted from 0"),
 }
@@ -147,11 +142,6 @@ def _choice_item(fields: Mapping[str, Any], names: Mapping[str, Any]) -> ChoiceI
     """Make a multiple-choice item of a record's fields; `names` has its id, data set and split."""
     checked = _checked_fields(fields, "question", "choices", "answer")
     return ChoiceItem(**names, **{**checked, "choices": tuple(checked["choices"])})
-
-
-def _text_item(fields: Mapping[str, Any], names: Mapping[str, Any]) -> TextItem:
-    """Make a plain-text item of a record's `text`; `names` has its id, data set and split."""
-    return TextItem(**names, **_checked_fields(fields, "text"))
 
 
 def _chat_item(fields: Mapping[str, Any], names: Mapping[str, Any]) -> ChatItem:
@@ -258,6 +248,6 @@ _MAKERS: Mapping[str, Callable[[Mapping[str, Any], Mapping[str, Any]], Item]] = 
     "choices": _choice_item,
     "completion": _completion_item,
     "messages": _chat_item,
-    "text": _text_item,
+    "text": lambda fields, names: TextItem(**names, **_checked_fields(fields, "text")),
 }
 """Field that identifies a format -> function that makes an item from a record's fields and names."""

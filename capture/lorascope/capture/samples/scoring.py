@@ -65,7 +65,7 @@ def score(
     Raises
     ------
     ValueError
-        If there are no samples, the model is in training mode, or a log-likelihood isn't finite.
+        If the model is in training mode, or a log-likelihood isn't finite.
 
     Notes
     -----
@@ -74,8 +74,6 @@ def score(
     1e-6 relative in float32). log softmax is computed in float32 whatever the model's dtype; sums are float64. ce of a
     choice item is eq. 10 of arXiv 2501.03152 with a one-hot p, divided by the number of tokens; exp(ce) is eq. 11.
     """
-    if not samples:
-        raise ValueError("`samples` is empty; give at least one")
     if model.training:
         raise ValueError("the model is in training mode, where dropout changes the scores; call `model.eval()` first")
     forward = _Forward(model)

@@ -60,7 +60,7 @@ def read_items(source: str | Path | Iterable[Any], *, name: str | None = None) -
     dataset, split = _split_name(name or path.stem)
     if path.suffix == ".parquet":
         rows = ((f"row {n}", f"{path.name}:{n}", row) for n, row in enumerate(_parquet_rows(path)))
-        return _require_items(parse_records(rows, source=str(path), dataset=dataset, split=split), str(path), "file")
+        return _parse_items(rows, str(path), dataset, split, "file")
     text = read_text(path, "data file", "one in .jsonl, .parquet or .txt")
     if not text.strip():
         raise ValueError(f"{path}: the file is empty; give a data file with items or text")
@@ -69,7 +69,7 @@ def read_items(source: str | Path | Iterable[Any], *, name: str | None = None) -
     # Not splitlines: it would also break at U+2028 and U+0085, which JSON allows within a string.
     lines = enumerate(text.split("\n"), start=1)
     numbered = ((f"line {n}", f"{path.name}:{n}", line) for n, line in lines if line.strip())
-    return _require_items(parse_records(numbered, source=str(path), dataset=dataset, split=split), str(path), "file")
+    return _parse_items(numbered, str(path), dataset, split, "file")
 
 
 def require_data(path: str | Path) -> None:
@@ -133,8 +133,11 @@ def _split_name(name: str) -> tuple[str, str]:
     return dataset, split
 
 
-def _require_items(items: list[Item], source: str, what: str) -> list[Item]:
-    """Return the items unchanged; raise ValueError, naming their source, if there are no items."""
+def _parse_items(
+    records: Iterable[tuple[str, str, Any]], source: str, dataset: str, split: str, what: str
+) -> list[Item]:
+    """Return the items of records (`parse_records`); raise ValueError, naming the source, if they have no items."""
+    items = parse_records(records, source=source, dataset=dataset, split=split)
     if not items:
         raise ValueError(f"{source}: the {what} holds no items; give one that isn't empty")
     return items
@@ -144,9 +147,7 @@ def _hub_items(reference: Reference, name: str | None) -> list[Item]:
     """Read the items of a data set's split from the hub or a folder; `name` replaces the names of set and split."""
     rows = ((f"row {number}", str(number), row) for number, row in enumerate(read_rows(reference)))
     dataset, split = _split_name(name) if name else (reference.dataset, reference.split)
-    return _require_items(
-        parse_records(rows, source=reference.text, dataset=dataset, split=split), reference.text, "split"
-    )
+    return _parse_items(rows, reference.text, dataset, split, "split")
 
 
 def _parquet_rows(path: Path) -> Iterator[dict[str, Any]]:
@@ -188,7 +189,7 @@ def _memory_items(source: Iterable[Any], name: str | None) -> list[Item]:
         dataset, split = own_name if isinstance(own_name, str) else "data", str(getattr(source, "split", None) or "")
     records = (record for element in source for record in _unbatched_records(element))
     numbered = ((f"item {number}", f"{dataset}:{number}", record) for number, record in enumerate(records))
-    return _require_items(parse_records(numbered, source=dataset, dataset=dataset, split=split), dataset, "data")
+    return _parse_items(numbered, dataset, dataset, split, "data")
 
 
 def _unbatched_records(element: Any) -> Iterator[Any]:

@@ -15,7 +15,7 @@ from lorascope.stores.places.place import open_place
 from lorascope.stores.size import format_size
 
 from ..config import CaptureConfig
-from ..models.source import LORA_MATRIX, adapter_weights_file, locate_model, tensor_header
+from ..models.source import CONTEXT_NAMES, LORA_MATRIX, adapter_weights_file, locate_model, tensor_header
 from ..samples.items import ChatItem, ChoiceItem, CompletionItem, Item
 from ..samples.sources import read_item_files
 
@@ -31,8 +31,6 @@ SAMPLED = 256
 """Number of items whose tokens stand for those of all, where the space is looked at."""
 LEAST_RATIO = 0.5
 """Stored bytes for one byte of base, at least: states of no model compressed as well."""
-CONTEXT_NAMES = ("max_position_embeddings", "n_positions", "max_seq_len", "max_sequence_length")
-"""Names in configurations of the largest number of tokens; the first existing one counts."""
 
 
 def check_files(config: CaptureConfig, *, runs_here: bool) -> None:
@@ -67,7 +65,7 @@ def check_files(config: CaptureConfig, *, runs_here: bool) -> None:
         whole = read_json(Path(model, "config.json"))
         settings = dict(whole.get("text_config", whole))
         count = token_counter(Path(model, "tokenizer.json"))
-    except Exception:  # whatever is wrong with these files, loading says it
+    except (AttributeError, ImportError, OSError, TypeError, ValueError):  # what is wrong with the files, loading says
         return
     if config.component and widths and "text_config" not in whole:  # others rename layers as they load
         paths = list(widths)

@@ -43,10 +43,6 @@ class Loaded(NamedTuple):
     """Adapter -> its folder, if that is known."""
     facts: ModelFacts
 
-    def whole_identity(self) -> dict[str, Any]:
-        """Return what identifies the base model, SHA-256 of its weights included; waits until they are hashed."""
-        return {**self.identity, "sha256": self.weights_hash().sha256}
-
 
 def load(
     config: CaptureConfig, device: torch.device, model: Any, tokenizer: Any, start_hash: Hash = hash_at_once

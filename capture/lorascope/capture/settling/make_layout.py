@@ -75,16 +75,13 @@ def make_layout(
     # Next-token distributions are compared if not all states are stored, and both passes predict tokens.
     changes = config.changes != "none" and facts.is_causal and n_logits > 0
     kl = config.states != "all" and config.stream != "base" and facts.is_causal
-    if config.ablate and not facts.is_causal:
-        raise ValueError(
-            f"`ablate` is {config.ablate!r}, but {facts.class_name} doesn't predict the next token, "
-            "and an ablation measures how predictions change; leave `ablate` out"
-        )
-    if config.importance and not facts.is_causal:
-        raise ValueError(
-            f"`importance` is {config.importance}, but {facts.class_name} doesn't predict the next token, and "
-            "importance is what such predictions need; leave `importance` out"
-        )
+    for name, why in (
+        ("ablate", "an ablation measures how predictions change"),
+        ("importance", "importance is what such predictions need"),
+    ):
+        if (value := getattr(config, name)) and not facts.is_causal:
+            reason = f"{facts.class_name} doesn't predict the next token, and {why}"
+            raise ValueError(f"`{name}` is {value!r}, but {reason}; leave `{name}` out")
     if n_prompts and not facts.is_causal:
         raise ValueError(f"`replies` are asked for, but {facts.class_name} doesn't write text; leave `replies` out")
     counts: dict[str, Any] = {

@@ -68,7 +68,7 @@ class Settled:
     def provenance(self) -> dict[str, Any]:
         """Return all that shaped the run's numbers, and notes, as JSON values; waits for the hash of the weights."""
         config, loaded = self.config, self.loaded
-        model = loaded.whole_identity()
+        model = {**loaded.identity, "sha256": loaded.weights_hash().sha256}
         trainings = read_trainings(loaded.model, loaded.folders, model)
         unproven = [name for name in loaded.adapters if not (name in trainings and trainings[name].is_proven)]
         notes = [*self.notes, *(note for training in trainings.values() for note in training.notes)]

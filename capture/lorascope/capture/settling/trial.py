@@ -79,11 +79,6 @@ class TrialResult(NamedTuple):
         """Seconds of the capture per token that passed the model, padding included."""
         return float(self.measured["seconds"]) / self.tokens
 
-    @property
-    def relative_speed(self) -> float:
-        """Speed of the capture divided by that of forward passes without hooks; 1 if nothing is lost."""
-        return self.costs.forward / self.seconds
-
 
 def run_trial(
     config: CaptureConfig,
@@ -202,8 +197,11 @@ def try_ways(
         rates = _time_bare_passes(layout, model, device)
     rates |= {"disk_bytes_per_second": disk_rate(config.out, row_bytes // n_chunks)}
     if config.score and facts.is_causal:
-        with report_stage(progress, "time scores"):
-            rates["score_seconds_per_token"] = _score_seconds(layout.samples, model, config.batch_tokens)
+        with report_stage(progress, "time scores"):  # batches of choices are short, and take longer than bare passes
+            start = time.perf_counter()
+            score(model, layout.samples, batch_tokens=config.batch_tokens)
+            seconds = time.perf_counter() - start
+            rates["score_seconds_per_token"] = seconds / sum(map(scored_tokens, layout.samples))
     if config.ablate:
         with report_stage(progress, "time ablation"):
             rates["ablation_seconds_per_token"] = _further_seconds(layout, model, device, 1, kl_divergence)
@@ -328,13 +326,6 @@ def scored_tokens(sample: EncodedSample) -> int:
     """Return the number of tokens that pass the model for a sample's scores: its context and choices, or all."""
     choices = sum(len(choice.token_ids) for choice in sample.choices)
     return sample.n_context + choices if choices else len(sample.token_ids)
-
-
-def _score_seconds(samples: Sequence[EncodedSample], model: Any, batch_tokens: int) -> float:
-    """Measure the seconds per token of scores; batches of choices are short, and take longer than bare passes."""
-    start = time.perf_counter()
-    score(model, samples, batch_tokens=batch_tokens)
-    return (time.perf_counter() - start) / sum(map(scored_tokens, samples))
 
 
 def _further_seconds(
