@@ -55,7 +55,7 @@ def test_a_terminal_without_columns_has_the_usual_ones(
 
 
 @pytest.mark.parametrize("closed", [">&-", "| true"])
-@pytest.mark.parametrize("what", ["say", "write"])
+@pytest.mark.parametrize("what", ["say", "write_json"])
 def test_an_answer_that_nobody_reads_is_no_error(closed: str, what: str) -> None:
     # Time for the reader to be gone.
     code = f"import time; from lorascope.cli.screen import {what}; time.sleep(0.2); {what}('x')"
