@@ -12,7 +12,7 @@ import xarray as xr
 from lorascope.analyze.measuring import run as module
 from lorascope.analyze.measuring.compute import Workers
 from lorascope.analyze.measuring.measures import token_measure
-from lorascope.analyze.measuring.run import measure_resumable, measure_run
+from lorascope.analyze.measuring.run import measure_run
 from lorascope.analyze.measuring.unfinished import Unfinished, unfinished_path
 from lorascope.analyze.miub.miub import miub
 from lorascope.analyze.results.digests import DONE, verify_result
@@ -105,7 +105,7 @@ def test_a_call_that_was_stopped_goes_on(run: Run, tmp_path: Path) -> None:
 @pytest.mark.parametrize("torn", ["done", "zarr.json"])
 def test_a_part_that_is_torn_is_computed_again(run: Run, tmp_path: Path, torn: str) -> None:
     target = tmp_path / "result.zarr"
-    measure_resumable(run, ("js",), target)
+    measure_run(run, ("js",), target)
     path = unfinished_path(target) / torn
     shutil.rmtree(path) if path.is_dir() else path.unlink()
     xr.testing.assert_equal(miub(run, out=target).load(), miub(run))
@@ -121,7 +121,7 @@ def test_another_measurement_doesnt_go_on_with_this_one(run: Run, unfinished: Pa
         def one(done: int, total: int) -> None:
             tasks[name] += 1
 
-        measure_resumable(some, names, target, progress=one)
+        measure_run(some, names, target, progress=one)
 
     @token_measure(long_name="mine", units="1")
     def mine(base: np.ndarray, delta: np.ndarray) -> np.ndarray:

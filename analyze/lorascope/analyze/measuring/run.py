@@ -23,7 +23,7 @@ from lorascope.stores.reading.source import Source, group_sizes
 from .compute import Workers, open_workers
 from .lazy_measures import measure_sources
 from .measures import Measure, resolve_measures
-from .sources import GROUP_BYTES, TOUCHED, captured_measures, component_sources, has_all_states
+from .sources import GROUP_BYTES, TOUCHED, captured_measures, component_sources
 from .unfinished import open_unfinished
 
 BATCH_TASKS = 32
@@ -35,6 +35,7 @@ BATCH_BYTES = 128 * 2**20
 def measure_run(
     run: RunLike,
     names: Sequence[str | Measure],
+    target: Path | None = None,
     *,
     adapter: str | None = None,
     component: Patterns = None,
@@ -53,6 +54,9 @@ def measure_run(
         An open run or its path or url, finished or not; tokens that aren't committed are NaN.
     names
         Names in `MEASURES`, or measures of your own, made by `token_measure`.
+    target
+        Path of a result. Values are then written to its unfinished part, so that a call that was stopped can go on, and
+        `finish_result` turns that into the result; by default values are in memory.
     adapter
         Name of the adapter; not needed if there is only one.
     component
@@ -79,26 +83,7 @@ def measure_run(
         If a chunk is broken, capture didn't measure what is asked for and states aren't there, or the adapter changes
         no component.
     """
-    options: dict[str, Any] = {"scheduler": scheduler, "n_workers": n_workers, "progress": progress}
-    return measure_resumable(open_as_written(run), names, adapter=adapter, component=component, **options)
-
-
-def measure_resumable(
-    run: Run,
-    names: Sequence[str | Measure],
-    target: Path | None = None,
-    *,
-    adapter: str | None = None,
-    component: Patterns = None,
-    scheduler: Any = None,
-    n_workers: int | None = None,
-    progress: Progress | None = None,
-) -> xr.Dataset:
-    """Return measures of a run by token and component; with `target`, write them so that a stopped call can go on.
-
-    Values are then written to the unfinished part of `target`, which `finish_result` turns into the result.
-    """
-    measures = resolve_measures(names)[1]
+    run, measures = open_as_written(run), resolve_measures(names)[1]
     table = run.components.assign(run.adapter(adapter))
     table = table.isel(component=np.flatnonzero(table["rank"].values > 0))
     chosen = matching_indices(table["path"].values.tolist(), component, of=TOUCHED)
@@ -109,7 +94,7 @@ def measure_resumable(
         identity = _result_identity(run, adapter, names) | {"components": table["path"].values.tolist()}
         unfinished = open_unfinished(target, identity=identity, attributes=measures, shape=shape)
     blocks: Iterable[tuple[slice, Mapping[str, np.ndarray]]]
-    if has_all_states(run):
+    if run.states == "all":
         done = np.zeros(len(chosen), bool) if unfinished is None else unfinished.done
         blocks = _computed_batches(
             component_sources(run, adapter, component), names, done, scheduler, n_workers, progress

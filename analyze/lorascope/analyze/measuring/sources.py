@@ -5,7 +5,6 @@ features to a number; in Python, a `Reduction` combines the tokens of a sample, 
 """
 
 import numpy as np
-import xarray as xr
 
 from lorascope.stores import Run, StoreError
 from lorascope.stores.names import Patterns, matching_indices
@@ -40,23 +39,9 @@ def component_sources(run: Run, adapter: str | None = None, component: Patterns 
     return [run.source(paths[place], adapter) for place in matching_indices(paths, component, of=TOUCHED)]
 
 
-def has_all_states(run: Run) -> bool:
-    """Return whether the run keeps base and delta of all tokens, so that measures can be computed from them."""
-    return run.states == "all"
-
-
-def captured_measure(run: Run, name: str, adapter: str | None = None) -> xr.DataArray | None:
-    """Return a measure stored at capture, a lazy array by token (and component), or None if the run lacks it."""
-    run.adapter(adapter)  # an unknown adapter is an error, not a missing measure
-    try:
-        return run.reduction(name, adapter)
-    except StoreError:
-        return None
-
-
 def available_measures(run: Run, names: tuple[str, ...]) -> tuple[str, ...]:
     """Return the measures in `names` that the run has: all if it stores states of all tokens, else the stored ones."""
-    return names if has_all_states(run) else tuple(name for name in names if name in CAPTURED_MEASURES)
+    return names if run.states == "all" else tuple(name for name in names if name in CAPTURED_MEASURES)
 
 
 def captured_measures(run: Run, names: tuple[str, ...], adapter: str | None) -> list[np.ndarray]:

@@ -12,8 +12,8 @@ from typing import Any, get_args
 import numpy as np
 import xarray as xr
 
-from lorascope.analyze.measuring.run import measure_resumable, measure_run
-from lorascope.analyze.measuring.sources import available_measures, has_all_states
+from lorascope.analyze.measuring.run import measure_run
+from lorascope.analyze.measuring.sources import available_measures
 from lorascope.analyze.measuring.unfinished import finish_result
 from lorascope.analyze.results.options import Reduction, Unit, refuse_target
 from lorascope.analyze.results.tree import result_tree, run_attributes
@@ -112,16 +112,16 @@ def miub(
     run = open_as_written(run)
     require_choice("reduction", reduction, get_args(Reduction))
     require_choice("unit", unit, UNITS)
-    if has_all_states(run):  # then samples can be checked before the work
+    if run.states == "all":  # then samples can be checked before the work
         known = xr.Dataset(coords=run.token_labels).assign_coords(counted=run.committed.variable)
         require_samples(known, run, reduction)
     options: dict[str, Any] = {"adapter": adapter, "component": component, "scheduler": scheduler}
     options |= {"n_workers": n_workers, "progress": progress}
     if out is None:
-        return reduce_js(measure_resumable(run, ("js",), None, **options), run, adapter, reduction=reduction, unit=unit)
+        return reduce_js(measure_run(run, ("js",), None, **options), run, adapter, reduction=reduction, unit=unit)
     target = refuse_target(Path(out))
     with file_lock(target), explain_full_disk(target, "components that are done stay for the next attempt"):
-        measured = measure_resumable(run, ("js",), target, **options)
+        measured = measure_run(run, ("js",), target, **options)
         return finish_result(reduce_js(measured, run, adapter, reduction=reduction, unit=unit), target)
 
 
@@ -162,7 +162,7 @@ def _scan_js(
     """
     sums, by_token = SampleSums(measured, run, reduction, unit=unit), np.empty(measured.sizes["token"])
     names, counted, captured = measured["component"].values, measured["counted"].values[:, None], None
-    if has_all_states(run):
+    if run.states == "all":
         captured = run.js(adapter)[:, [run.component_paths.index(path) for path in names]]
     step = -(-measured["js"].size // MEDIAN_VALUES)
     n_not_finite, first, n, largest, some = 0, {}, 0, 0.0, []
@@ -206,7 +206,7 @@ def miub_attributes(run: Run, adapter: str | None, measured: xr.Dataset) -> dict
         "measure": "softmax Jensen-Shannon divergence, arXiv 2501.03152 eq. 9",
         "n_tokens": int(measured["counted"].sum()),
         "n_components": measured.sizes["component"],
-        "js_source": "states" if has_all_states(run) else "capture",
+        "js_source": "states" if run.states == "all" else "capture",
         **run_attributes(run, adapter),
     }
 

@@ -12,7 +12,7 @@ import xarray as xr
 from lorascope.analyze.results.format import format_percent
 from lorascope.analyze.results.stored import stored_or_computed
 from lorascope.analyze.results.tree import mismatch_warning
-from lorascope.analyze.results.weights import is_weighted, token_weights, weighted_mean
+from lorascope.analyze.results.weights import is_weighted, token_weights
 from lorascope.stores import Run
 from lorascope.stores.format.digests import copying_steps
 from lorascope.stores.reading.token_choice import recorded_choices
@@ -152,12 +152,12 @@ def _rounded_away_html(run: Run, adapter: str) -> str:
 
 def _rounded_away(run: Run, adapter: str) -> xr.Dataset | None:
     """Return by component the mean share of features whose change disappears in rounding; None if not measured."""
-    from lorascope.analyze.measuring.sources import captured_measure  # numba takes a quarter of a second
-
-    measured, weights = captured_measure(run, "swallowed", adapter), token_weights(run)
-    columns = {} if measured is None else dict(zip(run.component_paths, measured.values.T, strict=True))
-    known = {path: np.isfinite(column) for path, column in columns.items()}
-    shares = {path: weighted_mean(columns[path][used], weights[used]) for path, used in known.items() if used.any()}
+    if f"adapters/{adapter}/swallowed" not in run.arrays:
+        return None
+    weights = token_weights(run)
+    columns = dict(zip(run.component_paths, run.reduction("swallowed", adapter).values.T, strict=True))
+    known = {path: used for path, column in columns.items() if (used := np.isfinite(column)).any()}
+    shares = {path: float(np.average(columns[path][used], weights=weights[used])) for path, used in known.items()}
     return xr.Dataset({"share": ("component", [*shares.values()])}, {"component": [*shares]}) if shares else None
 
 

@@ -83,11 +83,6 @@ def t_test(value: np.ndarray, error: np.ndarray, n_samples: int) -> Float64[np.n
     return np.asarray(2 * stdtr(n_samples - 1, -t)) if n_samples >= LEAST_SAMPLES else np.full(len(t), np.nan)
 
 
-def weighted_mean(values: np.ndarray, weights: np.ndarray) -> float:
-    """Return the weighted mean of values (token,); NaN if there are no values."""
-    return float(np.average(values, weights=weights)) if len(values) else float("nan")
-
-
 def weighted_quantiles(
     values: np.ndarray, weights: np.ndarray, levels: Sequence[float]
 ) -> Float64[np.ndarray, " quantile"]:

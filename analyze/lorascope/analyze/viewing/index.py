@@ -28,8 +28,8 @@ from lorascope.stores.progress import Progress
 from lorascope.stores.reading.read import RunLike
 
 from ..measuring.measures import feature_permutation
-from ..measuring.run import measure_resumable
-from ..measuring.sources import component_sources, has_all_states
+from ..measuring.run import measure_run
+from ..measuring.sources import component_sources
 
 FORMAT, FORMAT_VERSION = "lorascope.view", 1
 CHUNK_TOKENS = 256
@@ -156,8 +156,8 @@ def _js_by_token(run: Run, adapter: str, scratch: Path, progress: Progress) -> x
     Coordinates are those that reductions need, and the `place` of each component in the run.
     """
     touched = np.flatnonzero(run.adapter(adapter)["rank"].values > 0)
-    if has_all_states(run) and touched.size:
-        js = measure_resumable(run, ("js",), scratch, adapter=adapter, progress=progress)["js"].variable
+    if run.states == "all" and touched.size:
+        js = measure_run(run, ("js",), scratch, adapter=adapter, progress=progress)["js"].variable
     else:
         js = run.js(adapter).variable[:, touched]
     tokens = {"counted": ("token", run.committed.values), "weight": ("token", token_weights(run))}
@@ -168,7 +168,7 @@ def _write_js(group: zarr.Group, run: Run, measured: xr.Dataset) -> dict[str, fl
     """Write js by token (if computed from states) and MIUB by sample; return js and token sum of the darkest colour."""
     js, n_components = measured["js"].variable, len(run)
     stored = None
-    if has_all_states(run):
+    if run.states == "all":
         sizes = {"token": run.n_tokens, "component": n_components}
         stored = _create_array(group, "js", sizes, "float32", chunks=(CHUNK_TOKENS, n_components))
     sums = SampleSums(measured, run, "mean", unit="nat")

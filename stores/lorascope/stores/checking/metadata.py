@@ -26,11 +26,6 @@ def metadata_problems(root: Root) -> list[Problem]:
     return problems + _node_problems(root)
 
 
-def uncovered_by_digests(root: Root) -> tuple[str, ...]:
-    """Return sentences on the parts of a run that no digest covers; empty unless an older version wrote it."""
-    return () if "metadata_digest" in root.attributes else (WITHOUT_ROOT_DIGEST,)
-
-
 def _is_fingerprint_right(root: Root) -> bool:
     """Return whether a run's fingerprint is the hash of its provenance; True too if it has neither."""
     attributes = root.attributes

@@ -22,7 +22,7 @@ from ..reading.root import Root, root_digest_problem
 from ..reading.run import Run
 from ..reading.walk import walk_chunks
 from ..threads import map_in_order
-from .metadata import metadata_problems, uncovered_by_digests
+from .metadata import WITHOUT_ROOT_DIGEST, metadata_problems
 from .row_statistics import ChunkFindings, RowStatistics
 
 Level = Literal["digests", "decode", "statistics"]
@@ -129,7 +129,8 @@ def verify(
     ):
         n_chunks += n_checked
         problems += broken
-    return Verdict(level, run.n_rows, len(rows), n_chunks, tuple(problems), uncovered_by_digests(root))
+    uncovered = () if "metadata_digest" in root.attributes else (WITHOUT_ROOT_DIGEST,)
+    return Verdict(level, run.n_rows, len(rows), n_chunks, tuple(problems), uncovered)
 
 
 def require_as_written(run: Run, root: Root) -> None:
