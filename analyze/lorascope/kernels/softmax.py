@@ -1063,14 +1063,6 @@ def _log_unit(top: Any) -> Any:
 
 
 @compiled()
-def _fast_width(x: Any, top: Any, weight: Any, term: Any) -> float:
-    """Return exp(entropy of softmax(x)), the effective width of a row, in float32 arithmetic."""
-    _entropy_terms(x, top, weight, term)
-    sum_weight = _sum(weight)
-    return sum_weight * math.exp(_log_unit(top) + _sum(term) / sum_weight)
-
-
-@compiled()
 def _careful_width(x: Any, top: Any) -> float:
     """Return exp(entropy of softmax(x)), the effective width of any finite row, in float64."""
     sum_weight = sum_term = 0.0
@@ -1094,6 +1086,8 @@ def effective_width_rows(base: Float32[np.ndarray, "row feature"], out: Float32[
         if bad:
             out[row] = np.nan
         elif abs(top) <= _TOP_LIMIT:
-            out[row] = _fast_width(base[row], top, weight, term)
+            _entropy_terms(base[row], top, weight, term)
+            sum_weight = _sum(weight)
+            out[row] = sum_weight * math.exp(_log_unit(top) + _sum(term) / sum_weight)
         else:
             out[row] = _careful_width(base[row], np.float64(top))

@@ -63,11 +63,9 @@ def row_tiles(source: Source, row: int, factor: np.ndarray | None) -> Iterator[T
 @lru_cache(maxsize=16)  # about a batch of components; only wide ones of high rank are large
 def lora_weights(source: Source) -> LoraWeights:
     """Return lora_B, bias and scaling, which turn a component's factor into delta; cached for later rows."""
-    delta = source.delta
-    assert delta.lora_B is not None
-    lora_b = delta.lora_B()
-    bias = np.empty(0, np.float32) if delta.bias is None else delta.bias()
-    return LoraWeights(np.ascontiguousarray(lora_b.T), bias, np.float32(delta.scaling))
+    weights = source.delta.weights()
+    bias = np.empty(0, np.float32) if weights["bias"] is None else weights["bias"]
+    return LoraWeights(np.ascontiguousarray(weights["lora_B"].T), bias, weights["scaling"])
 
 
 def factor_delta(

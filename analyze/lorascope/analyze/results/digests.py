@@ -6,7 +6,6 @@ import os
 import re
 import secrets
 import sys
-import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -49,13 +48,6 @@ def verify_result(path: str | Path) -> tuple[Problem, ...]:
     if path.is_dir() and _chunks_digest(path) != read_attributes(path).get(CHUNKS_DIGEST):
         names.append("chunks")
     return tuple(Problem(name, "digest", f"{name} aren't what was written: their digest differs") for name in names)
-
-
-def warn_if_changed(path: Path) -> None:
-    """Warn (UserWarning) if a saved result isn't what was written; of a Zarr result, no chunk is read for this."""
-    if is_changed(path):
-        message = "isn't what was written: it was damaged, or changed and saved again by something other than lorascope"
-        warnings.warn(f"`{path}` {message}", UserWarning, stacklevel=3)
 
 
 def add_digests(path: Path) -> None:

@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import json
 import math
+import warnings
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -17,7 +18,7 @@ from zarr.codecs import Crc32cCodec, ZstdCodec
 from lorascope.stores.places.files import atomic_write
 from lorascope.stores.reading.labels import TOKEN_INDEXES, token_coordinates, with_component_indexes
 
-from .digests import DIGESTS, DONE, add_digests, warn_if_changed
+from .digests import DIGESTS, DONE, add_digests, is_changed
 from .options import RESULT_FORMATS, TABLE_FORMATS, refuse_target
 from .tree import CHUNK_COMPONENTS, CHUNK_TOKENS
 
@@ -65,8 +66,9 @@ def open_result(path: str | Path) -> xr.DataTree:
         ValueError if it differs; `verify_result` compares all bytes.
     """
     is_netcdf = Path(path).suffix == ".nc"
-    if "://" not in str(path):
-        warn_if_changed(Path(path))
+    if "://" not in str(path) and is_changed(Path(path)):
+        message = "isn't what was written: it was damaged, or changed and saved again by something other than lorascope"
+        warnings.warn(f"`{path}` {message}", UserWarning, stacklevel=2)
     options: dict[str, Any] = {"engine": "netcdf4"} if is_netcdf else {"engine": "zarr", "consolidated": False}
     stored = xr.open_datatree(path, cache=False, drop_variables=[DONE], **options)
     tree = decode_labels(stored)

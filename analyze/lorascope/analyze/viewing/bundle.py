@@ -72,7 +72,11 @@ def write_bundle(
         for place, (run, address) in enumerate(zip(opened, addresses, strict=True)):
             shown = source = open_run(run.path)
             if with_runs:
-                _require_all_rows(source)
+                for row in source.lost_rows[:1]:  # so that the copy would have fewer samples
+                    raise StoreError(
+                        f"`{source.place.name}` can't be copied whole: row {row} of a finished run has no digest; run "
+                        "`lorascope verify`"
+                    )
                 shown = pull(run.path, partial / address, progress=progress)
             # The copy of a finished run has the same samples, but no lasting path yet.
             reported.append(source if source.finished else shown)
@@ -86,15 +90,6 @@ def write_bundle(
         reports = _write_reports(reported, partial, progress)
         (partial / MANIFEST).write_bytes(manifest(opened, addresses, reports))
     return folder
-
-
-def _require_all_rows(run: Run) -> None:
-    """Raise StoreError if a finished run has lost rows, so that a copy of it would have fewer samples."""
-    for row in run.lost_rows[:1]:
-        raise StoreError(
-            f"`{run.place.name}` can't be copied whole: row {row} of a finished run has no digest; run `lorascope "
-            "verify`"
-        )
 
 
 def _write_reports(runs: Sequence[Run], folder: Path, progress: Progress | None) -> list[dict[str, str]]:

@@ -18,7 +18,7 @@ from ..progress import Progress
 from ..reading.chunks import Chunk, read_chunk
 from ..reading.read import RunLike, as_run, find_layout_problems, open_root, unchecked_run
 from ..reading.require_run import find_run_path
-from ..reading.root import Root, root_digest_problem
+from ..reading.root import root_digest_problem
 from ..reading.run import Run
 from ..reading.walk import walk_chunks
 from ..threads import map_in_order
@@ -133,11 +133,6 @@ def verify(
     return Verdict(level, run.n_rows, len(rows), n_chunks, tuple(problems), uncovered)
 
 
-def require_as_written(run: Run, root: Root) -> None:
-    """Raise StoreError if digests show that a run's metadata, tables or weights aren't what was written."""
-    _raise_unwritten(run, metadata_problems(root))
-
-
 _as_written: WeakSet[Run] = WeakSet()
 """Open runs whose root, tables and weights were compared with their digests."""
 
@@ -155,13 +150,13 @@ def open_as_written(run: RunLike) -> Run:
     run = as_run(run)
     if run not in _as_written:
         problem = root_digest_problem(open_root(run.place)[1])
-        _raise_unwritten(run, [] if problem is None else [Problem("zarr.json", "digest", problem)])
+        require_as_written(run, [] if problem is None else [Problem("zarr.json", "digest", problem)])
         _as_written.add(run)
     return run
 
 
-def _raise_unwritten(run: Run, problems: Sequence[Problem]) -> None:
-    """Raise StoreError if there are problems, or a run's tables and weights differ from their digest."""
+def require_as_written(run: Run, problems: Sequence[Problem]) -> None:
+    """Raise StoreError if there are problems of metadata, or a run's tables and weights differ from their digest."""
     problems = [*problems, *_check_static(run, decode=False)[1]]
     if problems:
         raise StoreError(

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from ..checking.metadata import metadata_problems
 from ..checking.verify import require_as_written, verify
 from ..errors import StoreError
 from ..format.layout import GROUPS, array_specs
@@ -101,7 +102,7 @@ def pull(
         "adapters": pattern_list(adapters),
         "codec": codec,
     }
-    require_as_written(run, root)
+    require_as_written(run, metadata_problems(root))
     importance = _slice_importance(run, part)
     spec = replace(_slice_spec(run, part, importance), codec=codec, attributes=_slice_attributes(run, part, asked))
     weights = read_weights(run, spec) | importance

@@ -139,22 +139,18 @@ def _write_directly(file: Path, pieces: list[memoryview]) -> bool:
     """Write past the page cache, which saves 4/5 of the CPU time; return False if that isn't possible."""
     try:
         descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | _O_DIRECT, 0o666)
+        try:
+            for whole in _aligned_pieces(pieces):
+                if os.write(descriptor, whole) != len(whole):
+                    return False  # the disk is nearly full: a plain write raises the right error
+            os.ftruncate(descriptor, sum(map(len, pieces)))
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
     except OSError as error:
         if error.errno in _NOT_DIRECT_ERRORS:
             return False
         raise
-    try:
-        for whole in _aligned_pieces(pieces):
-            if os.write(descriptor, whole) != len(whole):
-                return False  # the disk is nearly full: a plain write raises the right error
-        os.ftruncate(descriptor, sum(map(len, pieces)))
-        os.fsync(descriptor)
-    except OSError as error:
-        if error.errno in _NOT_DIRECT_ERRORS:
-            return False
-        raise
-    finally:
-        os.close(descriptor)
     return True
 
 

@@ -100,7 +100,12 @@ def _read_shard_columns(place: Place, array: StoredArray, key: str, spans: Seque
         part: array.decode_part(_require_content(place.read_part(key, start, stop, at_most=array.max_bytes), key))
         for part, (start, stop) in zip(needed, places, strict=True)
     }
-    return [_columns_of_parts(parts, span, width) for span in spans]
+    blocks = []
+    for span in spans:
+        first, last = span.start // width, -(-span.stop // width)
+        side_by_side = np.concatenate([parts[part] for part in range(first, last)], axis=1)
+        blocks.append(side_by_side[:, span.start - first * width : span.stop - first * width])
+    return blocks
 
 
 def _part_bounds(place: Place, array: StoredArray, key: str, parts: Sequence[int]) -> list[tuple[int, int]]:
@@ -124,13 +129,6 @@ def _part_bounds(place: Place, array: StoredArray, key: str, parts: Sequence[int
             raise ValueError("a part of it lies beyond its end")
         bounds.append(span)
     return bounds
-
-
-def _columns_of_parts(parts: dict[int, np.ndarray], span: range, width: int) -> np.ndarray:
-    """Return a span of columns from a shard's decoded inner chunks, each `width` columns wide."""
-    first, last = span.start // width, -(-span.stop // width)
-    side_by_side = np.concatenate([parts[part] for part in range(first, last)], axis=1)
-    return side_by_side[:, span.start - first * width : span.stop - first * width]
 
 
 def _require_content(content: bytes, key: str) -> bytes:

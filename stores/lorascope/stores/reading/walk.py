@@ -133,7 +133,6 @@ def walk_rows(
     *,
     tokens: Bool[np.ndarray, " token"] | None = None,
     n_threads: int | None = None,
-    progress: Progress | None = None,
 ) -> Iterator[RowBlock]:
     """Yield each row of components as a RowBlock with base, delta or factor; parameters are those of `map_rows`.
 
@@ -145,7 +144,7 @@ def walk_rows(
     ...     for path, delta in block.delta.items():
     ...         print(path, block.row, np.linalg.norm(delta, axis=1).mean())
     """
-    return map_rows(lambda block: block, sources, quantities, tokens=tokens, n_threads=n_threads, progress=progress)
+    return map_rows(lambda block: block, sources, quantities, tokens=tokens, n_threads=n_threads)
 
 
 def walk_chunks(
