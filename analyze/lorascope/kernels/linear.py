@@ -45,20 +45,15 @@ def norm_rows(
 
 
 @compiled()
-def _widen(bits: Any, out: Any) -> None:
-    """Write bfloat16 numbers, given as bits (uint16), to `out` as the bits (uint32) of equal float32 numbers."""
-    prefer_512_bits()
-    for i in range(bits.size):
-        out[i] = np.uint32(np.uint32(bits[i]) << np.uint32(16))
-
-
-@compiled()
 def widen_bfloat16_rows(
     bits: UInt16[np.ndarray, "row feature"],
     out: Float32[np.ndarray, "row feature"],
 ) -> None:
     """Fill `out` with bfloat16 numbers, given as uint16 bits, converted to float32 exactly."""
-    _widen(bits.reshape(-1), out.reshape(-1).view(np.uint32))
+    prefer_512_bits()
+    narrow, wide = bits.reshape(-1), out.reshape(-1).view(np.uint32)
+    for i in range(narrow.size):
+        wide[i] = np.uint32(np.uint32(narrow[i]) << np.uint32(16))
 
 
 _TILE = 1024  # columns: eight rows of lora_B_T, this wide, take 32 KiB and stay in the first-level cache

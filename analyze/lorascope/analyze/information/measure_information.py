@@ -10,7 +10,7 @@ import dask.config
 import numpy as np
 import xarray as xr
 
-from lorascope.analyze.measuring.compute import open_workers
+from lorascope.analyze.measuring.compute import open_workers, task_counter
 from lorascope.analyze.measuring.sources import component_sources
 from lorascope.analyze.results.options import N_SHUFFLES, PAIR_FORMATS, refuse_target
 from lorascope.analyze.results.tree import run_attributes
@@ -225,21 +225,12 @@ def _for_each_component(
         function=function,
         plan=plan,
     )
-    n_done = 0
-
-    def count_component() -> None:
-        """Report one more finished component to `progress`."""
-        nonlocal n_done
-        n_done += 1
-        if progress is not None:
-            progress(n_done, len(sources))
-
     with (
         limiting_blas_to_one_thread(),
         dask.config.set(ONE_TASK_PER_PROCESS),
         open_workers(scheduler, n_workers) as pool,
     ):
-        return list(pool.compute(lazy, count_component))
+        return list(pool.compute(lazy, task_counter(progress, len(sources))))
 
 
 def _compute_component(sources: np.ndarray, *, function: Callable[[Source, Plan], Any], plan: Plan) -> np.ndarray:

@@ -1,5 +1,6 @@
 """Workers that compute Dask arrays: threads or processes of this machine, or a cluster."""
 
+import itertools
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -13,6 +14,7 @@ from dask.callbacks import Callback
 
 from lorascope.analyze.results.options import require_whole
 from lorascope.stores.process import keeping_freed_memory
+from lorascope.stores.progress import Progress
 
 LOCAL = ("threads", "processes", "synchronous")
 """Names of Dask's schedulers on this machine."""
@@ -69,6 +71,18 @@ def open_workers(scheduler: Any = None, n_workers: int | None = None) -> Iterato
         raise ValueError(f"{whose} is {name!r}; give an address such as 'tcp://host:8786', or one of {LOCAL}")
     with keeping_freed_memory():
         yield Workers(_local_compute(name, n_workers), n_workers or dask.system.CPU_COUNT)
+
+
+def task_counter(progress: Progress | None, total: int) -> Callable[[], None]:
+    """Return a function that reports one more finished task, of `total`, to `progress` at each call."""
+    count = itertools.count(1)
+
+    def count_task() -> None:
+        """Report one more finished task."""
+        if progress is not None:
+            progress(next(count), total)
+
+    return count_task
 
 
 def assemble_blocks(array: Any, blocks: Iterable[tuple[tuple[Any, ...], np.ndarray]]) -> np.ndarray:

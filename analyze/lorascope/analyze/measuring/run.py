@@ -1,6 +1,5 @@
 """Measures of a run by token and component as a dataset, computed in batches of components."""
 
-import itertools
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib.metadata import version
@@ -20,7 +19,7 @@ from lorascope.stores.reading.labels import with_component_indexes
 from lorascope.stores.reading.read import RunLike
 from lorascope.stores.reading.source import Source, group_sizes
 
-from .compute import Workers, open_workers
+from .compute import Workers, open_workers, task_counter
 from .lazy_measures import measure_sources
 from .measures import Measure, resolve_measures
 from .sources import GROUP_BYTES, TOUCHED, captured_measures, component_sources
@@ -132,13 +131,7 @@ def _computed_batches(
         cut = _component_batches(sources, group_bytes=group_bytes, n_threads=pool.n_threads, n_outputs=len(outputs))
         batches = [batch for batch in cut if not done[batch].all()]
         n_groups = sum(len(group_sizes(sources[batch], group_bytes)) for batch in batches)
-        count, total = itertools.count(1), n_groups * sources[0].base.n_rows
-
-        def count_task() -> None:
-            """Report one more finished task to `progress`."""
-            if progress is not None:
-                progress(next(count), total)
-
+        count_task = task_counter(progress, n_groups * sources[0].base.n_rows)
         for batch in batches:
             array = measure_sources(sources[batch], names, group_bytes=group_bytes)
             values = pool.compute(array, count_task).transpose(0, 2, 1)
