@@ -169,18 +169,13 @@ def read_digests(place: Place, attributes: Mapping[str, Any], arrays: Mapping[st
 def _read_commits(array: StoredArray, place: Place) -> np.ndarray:
     """Return the digest of each row from its own object, uint8 (row, byte); all zero for rows without one."""
     digests = np.zeros(array.shape, np.uint8)
-    listed = map(_row_of_key, place.keys(array.path))
-    rows = [row for row in listed if row is not None and row < len(digests)]
+    names = (key.rpartition("/")[2].split(".") for key in place.keys(array.path))
+    listed = [int(name[1]) for name in names if len(name) == 3 and name[1].isdecimal()]
+    rows = [row for row in listed if row < len(digests)]
     read = map_in_order(lambda row: _read_digest(array, place, row), rows, n_threads=N_REQUESTS if place.remote else 1)
     for row, digest in zip(rows, read, strict=True):
         digests[row] = digest
     return digests
-
-
-def _row_of_key(key: str) -> int | None:
-    """Return the row whose digest is stored at this key; None if it is another file's key."""
-    name = key.rpartition("/")[2].split(".")
-    return int(name[1]) if len(name) == 3 and name[1].isdecimal() else None
 
 
 def _read_digest(array: StoredArray, place: Place, row: int) -> np.ndarray:

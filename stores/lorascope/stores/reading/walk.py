@@ -100,7 +100,9 @@ def map_rows(
     if not sources:
         return
     tokens = _checked_mask(tokens, sources[0].base.shape[0])
-    rows = _committed_rows_with_tokens(sources[0].base, tokens)
+    base = sources[0].base
+    chosen = range(base.n_rows) if tokens is None else np.unique(np.flatnonzero(tokens) // ROW_TOKENS).tolist()
+    rows = [row for row in chosen if base.is_committed(row)]
     starts = np.cumsum([0, *group_sizes(sources, GROUP_BYTES, lambda source: _row_bytes(source, quantities))]).tolist()
     groups = [_Group(sources[start:stop], quantities, tokens) for start, stop in pairwise(starts)]
 
@@ -281,12 +283,6 @@ def _checked_mask(tokens: Any, n_tokens: int) -> Bool[np.ndarray, " token"] | No
         )
     mask: np.ndarray = tokens
     return mask
-
-
-def _committed_rows_with_tokens(rows: RowArray, tokens: Bool[np.ndarray, " token"] | None) -> list[int]:
-    """Return the indices of rows that can be read from this array and have a token in the mask."""
-    chosen = range(rows.n_rows) if tokens is None else np.unique(np.flatnonzero(tokens) // ROW_TOKENS).tolist()
-    return [row for row in chosen if rows.is_committed(row)]
 
 
 def _row_bytes(source: Source, quantities: Sequence[Quantity]) -> int:

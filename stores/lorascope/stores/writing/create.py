@@ -86,7 +86,9 @@ def create_run(
     documents = _node_documents(spec, specs)
     _require_root_size(documents)
     root = documents.pop("zarr.json")
-    mine = _root_with_writer(root)
+    document = json.loads(root)
+    document["attributes"][WRITER_ATTRIBUTE] = this_process()._asdict()
+    mine = json.dumps(document).encode()
     _require_unused(place)  # another process may have written meanwhile
     # First, so that if this is interrupted, the place is known to be a run that is being set up.
     place.write("zarr.json", mine)
@@ -162,13 +164,6 @@ def _require_root_size(documents: Mapping[str, bytes]) -> None:
             f"{len(documents)} arrays and groups take {format_size(n_bytes)} of metadata, where at most {MAX_NODES} in "
             f"{format_size(MAX_BYTES - RESERVED_ROOT_BYTES)} can be kept; capture fewer adapters or components"
         )
-
-
-def _root_with_writer(root: bytes) -> bytes:
-    """Return the root `zarr.json` of a run that is being set up, with host and id of this process."""
-    document = json.loads(root)
-    document["attributes"][WRITER_ATTRIBUTE] = this_process()._asdict()
-    return json.dumps(document).encode()
 
 
 def _require_unchanged_root(place: Place, root: bytes) -> None:
