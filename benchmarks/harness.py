@@ -87,9 +87,10 @@ def main() -> None:
         ["model", "choices", "largest", "largest relative", "mean", "ours", "the harness's", "with other tokens"],
         by_choice,
     )
+    columns = ("ours", "the harness's", "differing items")
     print_table(
         "Accuracy, and the items that only one of the two counts as right",
-        ["model", "acc, ours", "the harness's", "items", "acc_norm, ours", "the harness's", "items"],
+        ["model", *(f"{name}, {column}" for name in ("acc", "acc_norm") for column in columns)],
         by_item,
     )
 
