@@ -181,6 +181,13 @@ def test_length_is_of_question_and_choices_joined_by_single_spaces(tiny_tokenize
     assert item_length(text, "tokens", tiny_tokenizer) == len(tiny_tokenizer("the four")["input_ids"]) - 1
 
 
+def test_length_refuses_other_units_and_tokens_without_a_tokenizer() -> None:
+    with pytest.raises(ValueError, match="`unit` is 'lines'; allowed are tokens, words, characters"):
+        item_length(item("a"), "lines")  # type: ignore[arg-type]  # what is tested
+    with pytest.raises(ValueError, match="`unit` is 'tokens', but there is no tokenizer; give one, or count words"):
+        item_length(item("a"))
+
+
 def test_a_draw_depends_on_seed_data_set_and_id_alone() -> None:
     items = [item(str(n)) for n in range(50)]
     drawn = pick_items(items, 20, seed=3)
@@ -247,7 +254,11 @@ def test_buckets_that_overlap_or_fall_are_refused(buckets: Any) -> None:
         pick_by_length(of_words(3), buckets=buckets, unit="words")
 
 
-def test_buckets_must_be_given() -> None:
+def test_buckets_want_items_of_one_data_set() -> None:
+    with pytest.raises(ValueError, match=r"the items are of the data sets \['d', 'e'\]; draw from one at a time"):
+        pick_by_length([item("a"), item("a", dataset="e")], unit="words")
+    with pytest.raises(ValueError, match=r"the items are of the data sets \[\]"):
+        pick_by_length([], unit="words")
     with pytest.raises(ValueError, match="`buckets` is empty; give at least one span of lengths"):
         pick_by_length(of_words(3), buckets=(), unit="words")
 

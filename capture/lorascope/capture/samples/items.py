@@ -184,7 +184,7 @@ def item_length(item: Item, unit: Unit = "tokens", tokenizer: Any = None) -> int
     Raises
     ------
     ValueError
-        If the item is neither a question nor a text.
+        If the unit isn't known, it is tokens but there is no tokenizer, or the item is neither a question nor a text.
 
     Examples
     --------
@@ -199,6 +199,10 @@ def item_length(item: Item, unit: Unit = "tokens", tokenizer: Any = None) -> int
         return len(text)
     if unit == "words":
         return len(text.split())
+    if unit != "tokens":
+        raise ValueError(f"`unit` is {unit!r}; allowed are tokens, words, characters")
+    if tokenizer is None:
+        raise ValueError("`unit` is 'tokens', but there is no tokenizer; give one, or count words or characters")
     return len(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
 
 
@@ -249,21 +253,23 @@ def pick_by_length(
     Raises
     ------
     ValueError
-        If there are no spans, they overlap or don't rise, `n` is below 1, or a length can't be measured.
+        If there are no items, they are of several data sets, the spans overlap or don't rise, `n` is below 1, or a
+        length can't be measured.
     """
     if not buckets:
         raise ValueError("`buckets` is empty; give at least one span of lengths")
     for (first, last), before in zip(buckets, [0, *(bucket[1] for bucket in buckets)], strict=False):
         if not before < first <= last:
             raise ValueError(f"`buckets` is {list(buckets)!r}; give spans of 1 or more that rise and don't overlap")
+    names = sorted({item.dataset for item in items})
+    if len(names) != 1:
+        raise ValueError(f"the items are of the data sets {names!r}; draw from one at a time")
     lengths = [item_length(item, unit, tokenizer) for item in items]
     within = {
         (first, last): [item for item, length in zip(items, lengths, strict=True) if first <= length <= last]
         for first, last in buckets
     }
-    return LengthPick(
-        items[0].dataset, unit, n, {span: pick_items(fitting, n, seed) for span, fitting in within.items()}
-    )
+    return LengthPick(names[0], unit, n, {span: pick_items(fitting, n, seed) for span, fitting in within.items()})
 
 
 def shortfall_messages(pick: LengthPick) -> list[str]:
