@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from . import report as report
     from .adapters.adapter import adapter_report
     from .changes.changes import changes
+    from .changes.forgetting import forgetting
     from .changes.reply_words import reply_lengths, reply_words
     from .directions.directions import contexts, directions
     from .fits.fit import fit_report, fit_scaling_law
@@ -45,6 +46,7 @@ __all__ = [
     "export_pairs",
     "fit_report",
     "fit_scaling_law",
+    "forgetting",
     "group_by",
     "importance",
     "jensen_shannon",

@@ -22,6 +22,7 @@ from .recording.run_model import all_answers, all_replies, all_scores, fill_rows
 from .settling.data import Items
 from .settling.estimate import estimate, require_space
 from .settling.load import settings_in_memory
+from .settling.neutral import settle_neutral
 from .settling.settle import Settled, settle
 
 ProgressCallback = Callable[[CaptureProgress], None]
@@ -121,11 +122,13 @@ def capture(
 def _capture(config: CaptureConfig, items: Items | None, model: Any, tokenizer: Any, progress: Report) -> Run:
     """Capture as `config` says, and return the run; arguments that aren't None replace what `config` names."""
     with settle(config, items, model, tokenizer, progress) as settled:
-        if settled.state != "finished":
-            with _open_writer(settled, progress) as writer:
-                _write_missing_rows(settled, writer, progress)
-        elif settled.ranks.leads:
-            delete_commits(settled.place)  # what an interruption right after the last step left
+        neutral = settle_neutral(settled, progress)  # before anything is written
+        for part in (settled, *([] if neutral is None else [neutral])):
+            if part.state != "finished":
+                with _open_writer(part, progress) as writer:
+                    _write_missing_rows(part, writer, progress)
+            elif part.ranks.leads:
+                delete_commits(part.place)  # what an interruption right after the last step left
     return open_run(settled.place)
 
 

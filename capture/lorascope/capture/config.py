@@ -160,6 +160,9 @@ class CaptureConfig:
     replies: bool | str = False
     """Write down what the model replies to short prompts without the adapter, with it, and with it at 1.5 and 2 times
     its scale: to thirty prompts of ours, or to those of a file (.txt with one on each line, .jsonl with `prompt`)."""
+    neutral: int | str | None = None
+    """Capture neutral texts too, which show what the adapter changes beyond its task: a number of texts of 128 tokens
+    that the base writes itself, or a file of texts. They count in none of the run's own numbers."""
     allow_zero: bool = False
     """Allow an adapter with an all-zero lora_B, which was never trained."""
     trust_remote_code: bool = False
@@ -175,6 +178,8 @@ class CaptureConfig:
         _require_at_least(self, 0, "seed", "generate", "answer_tokens", "importance")
         _require_at_least(self, 1, "limit", "batch_tokens")
         _require_at_least(self, 2, "window_tokens")
+        if not isinstance(self.neutral, str):
+            _require_at_least(self, 1, "neutral")
         for name in ("budget", "queue"):
             if getattr(self, name) is not None:
                 parse_size(getattr(self, name))

@@ -8,7 +8,7 @@ import numpy as np
 
 from lorascope.stores import Problem, RowWritten, Run, StoreError, open_run
 from lorascope.stores.format.digests import provenance_identity
-from lorascope.stores.format.layout import is_measure
+from lorascope.stores.format.layout import IN_RUN, is_measure
 from lorascope.stores.format.spec import ROW_TOKENS
 from lorascope.stores.format.stored_array import widen_block
 from lorascope.stores.reading.walk import stored_rows
@@ -17,6 +17,7 @@ from .models.device import ALONE, parse_device
 from .models.passes import isolated
 from .recording.progress import CaptureProgress
 from .recording.run_model import fill_rows
+from .samples.neutral import read_neutral_texts
 from .settling.data import name_data, read_data
 from .settling.inputs import require_inputs, settings_of_run
 from .settling.load import load
@@ -89,10 +90,13 @@ def reforward(
     config = settings_of_run(run, {**(overrides or {}), **({"data": names} if names else {})})
     require_inputs(config, model_given=model is not None, data_given=items is not None, writes=False)
     chosen = _choose_samples(run, k, seed)
+    texts = None
+    if config.data[0].endswith(IN_RUN):
+        items, texts = {}, read_neutral_texts(run)
     data_read = read_data(config.data, config.prompt, config.examples, seed=config.seed, items=items)
     loaded = load(config, parse_device(config.device), model, tokenizer)
     with isolated(loaded.model, loaded.device):
-        settled = settle_loaded(config, loaded, data_read, ALONE, run.place, "finished")
+        settled = settle_loaded(config, loaded, data_read, ALONE, run.place, "finished", texts)
         stored = provenance_identity(run.attributes["provenance"])
         require_same_identity(
             {**stored, "libraries": {}},

@@ -23,6 +23,7 @@ from .changed import answer_what_changed, answer_where_it_changes
 from .changed_tables import what_changed_section
 from .document import WIDTH, document, draw, figures_of
 from .explain import Explanation, complete_explanation, qualified_numbers, stored_note
+from .forgotten import answer_what_it_forgot
 from .helped import answer_whether_it_helps, choices_per_item, scores_section
 from .learned import answer_which_directions, directions_section
 from .markup import contents, escape, notice, with_code
@@ -136,6 +137,8 @@ def paragraph(run: Run, explanation: Explanation) -> list[tuple[str, str]]:
         "How far do outputs move?": answer_where_it_acts(result, with_places=explanation.importance is None),
         "Does it help?": answer_whether_it_helps(scores(run), choices_per_item(run)),
     }
+    if forgotten := answer_what_it_forgot(run, result):
+        answers["What did it forget?"] = forgotten
     return [(question, one_line(answer)) for question, answer in answers.items()]
 
 

@@ -19,7 +19,7 @@ from ..buffers.rows import queue_bytes_needed, row_spans
 from ..config import CaptureConfig
 from ..models.components import select_components
 from ..models.device import is_present, parse_device
-from ..models.model import is_causal, model_facts
+from ..models.model import ModelFacts, is_causal, model_facts
 from ..models.passes import n_change_passes
 from ..models.preflight import Note, finite_notes, inspect
 from ..models.training_record import base_notes
@@ -28,12 +28,14 @@ from ..recording.layout import Layout
 from ..recording.progress import Report, report_stage
 from ..recording.reduce import has_kernel
 from ..samples.encoded import EncodedSample, count_roles
+from ..samples.neutral import TOKENS, as_sample
 from ..samples.replies import REPLY_TOKENS, encode_reply_prompts
 from ..samples.reply_prompts import read_reply_prompts
 from ..settling.data import data_notes, encode_data, read_data
 from ..settling.estimate import Estimate, estimate, ways_to_fit
 from ..settling.inputs import require_inputs
 from ..settling.make_layout import make_layout, with_chosen_tokens
+from ..settling.neutral import neutral_config, require_predictions
 from ..settling.trial import TrialResult, Way, codecs_to_try, run_trial, scored_tokens
 from .memory import device_bytes_needed, free_device_bytes, free_host_bytes
 from .meta import MetaModel, attach_on_meta, load_on_meta, meta_inputs, output_dtypes
@@ -90,11 +92,13 @@ class Plan:
     """Codec, or `none` for a capture without states -> measurements on this machine; empty without a trial."""
     seconds: Mapping[str, float]
     """Seconds of `load`, as measured, and of `score` (with answers), `replies`, `importance`, `capture`, `changes` and
-    `ablate`, from the trial; else empty."""
+    `ablate` and `neutral`, from the trial; else empty."""
     ablation: Mapping[str, int]
     """Numbers of an ablation's `passes`, `batches` and captured `tokens`; empty without an ablation."""
     changes: Mapping[str, int]
     """Numbers of further `passes` for next-token changes, their `batches` and captured `tokens`; empty without."""
+    neutral: Mapping[str, int]
+    """Numbers of neutral `texts` and their `tokens`, and the `bytes` of disk that they need; empty without."""
 
     @property
     def spec(self) -> RunSpec:
@@ -148,6 +152,7 @@ class Plan:
             "seconds": dict(self.seconds),
             "ablation": dict(self.ablation),
             "changes": dict(self.changes),
+            "neutral": dict(self.neutral),
             "codec": spec.codec,
             "codec_seconds": self.codec_seconds,
             "settings": dataclasses.asdict(self.config),
@@ -206,7 +211,12 @@ def plan(config: CaptureConfig, *, probe: bool = True, progress: Report = None) 
         components = select_components(model, names, config.component, skip=preflight.skipped)
         prompts = encode_reply_prompts(read_reply_prompts(config.replies), loaded.tokenizer, facts.context_length)
         sizes = len(prompts), facts.n_known_tokens % sys.maxsize  # no logits if the model doesn't state their number
-        layout = make_layout(config, facts, samples, components, output_dtypes(components), device, *sizes)
+        dtypes = output_dtypes(components)
+        layout = make_layout(config, facts, samples, components, dtypes, device, *sizes)
+        require_predictions(config, facts)
+        texts = _neutral_texts(config, loaded.tokenizer, facts)
+        more: Any = (facts, texts, components, dtypes, device)
+        inner = make_layout(neutral_config(config), *more, n_logits=sizes[1]) if texts else None
     chosen = with_chosen_tokens(config, layout)
     n_scored = sum(_scored_tokens(sample, config) for sample in scored) if facts.is_causal else 0
     tables: dict[str, Any] = {"base_scores": n_scored > 0 and config.score_base, "answers": config.answer_tokens > 0}
@@ -215,9 +225,16 @@ def plan(config: CaptureConfig, *, probe: bool = True, progress: Report = None) 
     lengths = [len(sample.token_ids) for sample in samples]
     padded = [len(lengths[batch]) * max(lengths[batch]) for batch in layout.batches]
 
+    neutral: dict[str, int] = {}
+    if inner:
+        n_bytes = estimate(inner.spec, base_scores=False).needed_bytes
+        neutral = {"texts": len(inner.samples), "tokens": inner.plan.n_tokens, "bytes": n_bytes}
+
     def needs() -> tuple[Fit, ...]:
         """Return one Fit each for disk and memory: bytes that the current estimate needs, and bytes that are free."""
-        disk = Fit("disk", {"run": max(estimated.needed_bytes - written_bytes, 0)}, place.free_bytes())
+        parts = {"run": max(estimated.needed_bytes - written_bytes, 0)}
+        parts |= {"neutral texts": neutral["bytes"]} if neutral else {}
+        disk = Fit("disk", parts, place.free_bytes())
         return disk, *_memory_fits(layout, model, estimated, max(padded), device, config)
 
     fit = needs()
@@ -249,6 +266,10 @@ def plan(config: CaptureConfig, *, probe: bool = True, progress: Report = None) 
         if layout.spec.ablate:
             n_passing = len(layout.spec.ablation_parts) * np.dot(padded, layout.plan.ablate_batches)
             seconds["ablate"] = tried.measured["ablation_seconds_per_token"] * float(n_passing)
+        if neutral:
+            own = tried.costs.forward * isinstance(config.neutral, int)  # to write them
+            own += tried.seconds + tried.measured.get("change_seconds_per_token", 2 * tried.costs.forward)
+            seconds["neutral"] = own * neutral["tokens"]
     return Plan(
         config=chosen,
         n_samples=len(samples),
@@ -266,7 +287,18 @@ def plan(config: CaptureConfig, *, probe: bool = True, progress: Report = None) 
         seconds=seconds,
         ablation=_counts(layout, layout.plan.ablate_batches, len(layout.spec.ablation_parts)),
         changes=_counts(layout, layout.plan.change_batches, n_change_passes(config.stream, names)),
+        neutral=neutral,
     )
+
+
+def _neutral_texts(config: CaptureConfig, tokenizer: Any, facts: ModelFacts) -> list[EncodedSample]:
+    """Return the neutral texts that the settings ask for, those that the base is to write with all their tokens."""
+    if isinstance(config.neutral, str):
+        data = read_data((config.neutral,), ("main",), (), seed=config.seed)
+        window = {"max_length": facts.context_length, "window_tokens": config.window_tokens}
+        return encode_data(data, tokenizer, **window, limit=config.limit)[0]
+    ids = np.zeros(min(TOKENS, facts.context_length), np.int64)
+    return [as_sample(number, ids, ids) for number in range(config.neutral or 0)]
 
 
 def _counts(layout: Layout, chosen: np.ndarray, n_passes: int) -> dict[str, int]:
@@ -337,6 +369,8 @@ def _remarks(
         yield f"every answer is counted with all {n} tokens, at the speed of a whole pass; one by one they take longer"
     if config.replies:
         yield f"every reply is counted with {REPLY_TOKENS} tokens at the speed of a pass; one by one they take longer"
+    if isinstance(config.neutral, int):
+        yield f"every neutral text is counted with {TOKENS} tokens at the speed of a pass; one by one they take longer"
     if config.generate:
         yield f"every sample is counted with all {config.generate} new tokens; those that end early are shorter"
     if not loaded.has_weights:

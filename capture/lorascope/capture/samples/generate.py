@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from jaxtyping import Float64
 from transformers import GenerationConfig, LogitsProcessorList
 
 from ..models.device import input_device
@@ -14,6 +15,7 @@ from ..models.model import context_length
 from ..models.weights import plain_model
 from .encoded import CHOICE, GENERATED, PADDING_ID, EncodedSample, pad_tokens, plan_batches
 from .items import LETTERS
+from .scoring import draw_ids
 
 _OUTER = ",;:!?…\"'“”‘’„«»()[]{}*_` "  # noqa: RUF001  # quotes as they are typeset
 """Characters around an answer that aren't part of it, unlike signs and units (-3, .5, 5 %, C++)."""
@@ -38,10 +40,11 @@ def generate(
     n: int,
     batch_tokens: int,
     progress: Callable[[int, int], None] | None = None,
+    uniforms: Float64[np.ndarray, "sample token"] | None = None,
 ) -> list[EncodedSample]:
     """Generate at most n tokens after each sample's prompt, chat or window of text; return the samples with them.
 
-    Decoding is greedy.
+    Decoding is greedy, or draws each token from the model's own distribution.
 
     Parameters
     ----------
@@ -56,6 +59,8 @@ def generate(
         Maximum number of tokens in a batch, with padding and new tokens; a longer sample has its own batch.
     progress
         Called after each batch with the number of samples done and of all.
+    uniforms
+        Numbers in [0, 1) that draw each sample's n tokens; None for greedy decoding.
 
     Raises
     ------
@@ -65,7 +70,8 @@ def generate(
 
     Notes
     -----
-    Every new token is the one with the largest logit. Penalties and other settings of the checkpoint aren't used,
+    Every new token is the one with the largest logit; or, with `uniforms`, the first at which the cumulated softmax of
+    all logits, in float64, exceeds the token's number: a draw at temperature 1, whatever else is in the batch. Penalties and other settings of the checkpoint aren't used,
     except its tokens that end a text. Batches are padded on the left. Float results of a sample differ by about 1e-6
     between batches: tokens are the same for the same batches, device type and number of threads; otherwise they may
     differ if two tokens are almost equally likely.
@@ -75,7 +81,8 @@ def generate(
     bare = plain_model(model)
     if not (hasattr(bare, "can_generate") and bare.can_generate()):
         raise ValueError(
-            f"a {type(bare).__name__} can't generate text; capture without `generate`, `answer_tokens` and `replies`"
+            f"a {type(bare).__name__} can't generate text; capture without `generate`, `answer_tokens`, `replies` and a "
+            "number of `neutral` texts"
         )
     prompts = [sample.token_ids[: sample.n_prefix] for sample in samples]
     context = context_length(bare)
@@ -87,9 +94,10 @@ def generate(
                 f"{context}; generate fewer, or give shorter {what}s"
             )
     done: list[EncodedSample] = []
-    with _greedy_decoding(bare, n) as ends:
+    with _plain_decoding(bare, n) as ends:
         for batch in generation_batches(samples, n=n, batch_tokens=batch_tokens):
-            written = _new_tokens(bare, prompts[batch], ends, [sample.id for sample in samples[batch]])
+            names, drawn = [sample.id for sample in samples[batch]], None if uniforms is None else uniforms[batch]
+            written = _new_tokens(bare, prompts[batch], ends, names, drawn)
             done += [sample.continued_with(new) for sample, new in zip(samples[batch], written, strict=True)]
             if progress is not None:
                 progress(len(done), len(samples))
@@ -197,8 +205,8 @@ def end_tokens(model: Any) -> tuple[int, ...]:
 
 
 @contextmanager
-def _greedy_decoding(model: Any, n: int) -> Iterator[tuple[int, ...]]:
-    """Make the model's `generate` greedy, with at most n new tokens, inside the block; yield the end tokens' ids."""
+def _plain_decoding(model: Any, n: int) -> Iterator[tuple[int, ...]]:
+    """Make the model's `generate` take the largest of the logits that its processors give, with at most n new tokens, inside the block; yield the end tokens' ids."""
     own, ends = model.generation_config, end_tokens(model)
     # The model's own configuration would apply to everything that the call doesn't set: penalties, beams, a length.
     model.generation_config = GenerationConfig(  # type: ignore[no-untyped-call]  # transformers leaves it so
@@ -212,11 +220,15 @@ def _greedy_decoding(model: Any, n: int) -> Iterator[tuple[int, ...]]:
 
 @torch.inference_mode()
 def _new_tokens(
-    model: Any, prompts: Sequence[np.ndarray], ends: tuple[int, ...], names: Sequence[str]
+    model: Any,
+    prompts: Sequence[np.ndarray],
+    ends: tuple[int, ...],
+    names: Sequence[str],
+    uniforms: Float64[np.ndarray, "prompt token"] | None,
 ) -> list[np.ndarray]:
     """Generate tokens after each prompt; return them per prompt, up to and with the first of the tokens `ends`.
 
-    Errors use the samples' names.
+    Errors use the samples' names. `uniforms` are as in `generate`.
     """
 
     def require_numbers(_: Any, logits: torch.Tensor) -> torch.Tensor:
@@ -229,10 +241,19 @@ def _new_tokens(
             )
         return logits
 
+    def draw(ids: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
+        """Return logits that leave one token, drawn from their softmax by the next of the uniform numbers."""
+        if uniforms is None:
+            return logits
+        place = ids.shape[1] - input_ids.shape[1]
+        numbers = torch.from_numpy(uniforms[:, place : place + 1]).to(logits.device)
+        drawn = draw_ids(logits.double().softmax(-1), numbers)
+        return torch.full_like(logits, -torch.inf).scatter_(1, drawn, 0.0)
+
     device = input_device(model)
     input_ids, attention_mask = pad_tokens(prompts, left=True)
     inputs = {"input_ids": input_ids.to(device), "attention_mask": attention_mask.to(device)}
-    output = model.generate(**inputs, logits_processor=LogitsProcessorList([require_numbers]))
+    output = model.generate(**inputs, logits_processor=LogitsProcessorList([require_numbers, draw]))
     rows = output[:, input_ids.shape[1] :].cpu().numpy()
     return [row[: next(iter(np.flatnonzero(np.isin(row, ends))), len(row)) + 1] for row in rows]
 

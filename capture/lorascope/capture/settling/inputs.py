@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lorascope.stores.errors import StoreError
+from lorascope.stores.format.layout import IN_RUN
 
 from ..config import CaptureConfig
 from ..models.source import adapter_weights_file, locate_model, require_adapter_settings, require_widths
@@ -66,7 +67,9 @@ def require_inputs(
     read_reply_prompts(config.replies)
     prompts = [read_template(name) for name in config.prompt]
     shows_examples = any(prompt.shows_examples for prompt in prompts)
-    for path in (*(() if data_given else config.data), *(config.examples if shows_examples else ())):
+    files = [path for path in config.data if not (data_given or path.endswith(IN_RUN))]
+    files += [config.neutral] if isinstance(config.neutral, str) else []
+    for path in (*files, *(config.examples if shows_examples else ())):
         require_data(path)
     if not model_given:
         model, options = locate_model(config.model, dtype=config.dtype, weights=weights)

@@ -1,7 +1,7 @@
 """Settle a capture: decide, open and load everything that it needs before its first row, from the configuration."""
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -130,14 +130,22 @@ def settle(
             if unfinished is not None:
                 with report_stage(progress, "hash weights"):
                     expected = settled.provenance()
-                _require_same_capture(settled, unfinished, expected)
+                require_same_capture(settled, unfinished, expected)
             yield settled
 
 
 def settle_loaded(
-    config: CaptureConfig, loaded: Loaded, data: Data, ranks: Ranks, place: Place, state: RunState
+    config: CaptureConfig,
+    loaded: Loaded,
+    data: Data,
+    ranks: Ranks,
+    place: Place,
+    state: RunState,
+    encoded: Sequence[EncodedSample] | None = None,
 ) -> Settled:
     """Check a loaded model, its adapters and samples, and choose the run's layout; nothing is written.
+
+    The samples are those of the data, unless they are `encoded` already.
 
     Raises
     ------
@@ -151,7 +159,9 @@ def settle_loaded(
     model, device = loaded.model, loaded.device
     facts = loaded.facts
     window = {"max_length": facts.context_length, "window_tokens": config.window_tokens}
-    scored, omitted = encode_data(data, loaded.tokenizer, **window, limit=config.limit)
+    scored, omitted = (list(encoded), dict[str, int]()) if encoded else (
+        encode_data(data, loaded.tokenizer, **window, limit=config.limit)
+    )
     require_known_tokens(facts.n_known_tokens, scored)
     input_ids, attention_mask = pad(probe_samples(scored[0], whole=facts.attends_by_length))
     inputs = {"input_ids": input_ids.to(device), "attention_mask": attention_mask.to(device)}
@@ -218,7 +228,7 @@ def settings_to_resume(config: CaptureConfig, provenance: Mapping[str, Any]) -> 
     return dataclasses.replace(config, changes=changes, codec=stored["codec"] if is_codec_kept else config.codec)
 
 
-def _require_same_capture(settled: Settled, run: Run, expected: Mapping[str, Any]) -> None:
+def require_same_capture(settled: Settled, run: Run, expected: Mapping[str, Any]) -> None:
     """Raise StoreError if another capture began this run, or chunks that were written are missing."""
     out = settled.config.out
     require_same_identity(
@@ -262,6 +272,6 @@ def _stored_settings(config: CaptureConfig) -> dict[str, Any]:
 
     With them, older runs would have another fingerprint than the one that they store.
     """
-    later = {"replies", *(() if config.ablate else ("ablate", "ablate_share"))}
+    later = {"replies", "neutral", *(() if config.ablate else ("ablate", "ablate_share"))}
     later |= set() if config.importance else {"importance"}
     return {name: value for name, value in dataclasses.asdict(config).items() if name not in later}

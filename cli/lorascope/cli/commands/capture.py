@@ -57,13 +57,18 @@ def capture(
             capture_run(settings)
             return
         from lorascope.stores import run_state
+        from lorascope.stores.reading.read import open_neutral
 
         was_finished = run_state(settings.out) == "finished"
         run = _capture_with_bar(settings)
+        neutral = open_neutral(run)
         from lorascope.capture.settling.provenance import COMPARED
     captured = (
         f"{run.n_tokens} tokens of {run.samples.sizes['sample']} samples at {len(run.component_paths)} components"
     )
+    if neutral is not None:
+        texts = f"{neutral.n_tokens} tokens of {neutral.samples.sizes['sample']} neutral texts"
+        say(f"{texts}: {neutral.path}; `lorascope info` says how far the adapter moves them")
     if was_finished:
         say(f"already complete: {captured}: {run.path}, of the same {COMPARED}")
         say("stored rows weren't read; `lorascope verify` reads them")

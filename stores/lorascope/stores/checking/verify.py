@@ -1,6 +1,7 @@
 """Check a stored run: digests, then decoding, then its numbers."""
 
 from collections.abc import Collection, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal, NamedTuple
 from weakref import WeakSet
@@ -10,13 +11,22 @@ import numpy as np
 from ..errors import Problem, StoreError
 from ..format.codec import codec_settings_problems
 from ..format.digests import combine_digests
-from ..format.layout import DIGEST_ARRAYS, single_component
+from ..format.layout import DIGEST_ARRAYS, NEUTRAL, single_component
 from ..format.stored_array import StoredArray
 from ..format.tables import is_base_score_column
 from ..names import Patterns, matching_indices, require_choice
+from ..places.place import Place
 from ..progress import Progress
 from ..reading.chunks import Chunk, read_chunk
-from ..reading.read import RunLike, as_run, find_layout_problems, open_root, unchecked_run
+from ..reading.read import (
+    RunLike,
+    as_run,
+    find_layout_problems,
+    has_neutral,
+    neutral_place,
+    open_root,
+    unchecked_run,
+)
 from ..reading.require_run import find_run_path
 from ..reading.root import root_digest_problem
 from ..reading.run import Run
@@ -63,6 +73,8 @@ def verify(
 ) -> Verdict:
     """Check the run at `path`, and return a Verdict with every problem; each level includes those before it.
 
+    A run of neutral texts inside it is checked too, and counts in the Verdict.
+
     Parameters
     ----------
     path
@@ -92,6 +104,20 @@ def verify(
     """
     require_choice("level", level, LEVELS)
     place, root = open_root(find_run_path(path))
+    verdict = _verify(place, root, level, component, progress)
+    try:
+        if not has_neutral(place):
+            return verdict
+        inner = _verify(*open_root(neutral_place(place)), level, component, progress)
+    except StoreError as error:
+        inner = Verdict(level, 0, 0, 0, (Problem("", "unreadable", str(error)),))
+    counts = (getattr(verdict, name) + getattr(inner, name) for name in ("n_rows", "n_committed", "n_chunks"))
+    problems = (replace(problem, place=f"{NEUTRAL}/{problem.place}".rstrip("/")) for problem in inner.problems)
+    return Verdict(level, *counts, (*verdict.problems, *problems), (*verdict.uncovered, *inner.uncovered))
+
+
+def _verify(place: Place, root: Root, level: Level, component: Patterns, progress: Progress | None) -> Verdict:
+    """Check one run as `verify` does, without the run of neutral texts inside it."""
     n_rows = root.attributes.get("n_rows")
     problems = metadata_problems(root)
     broken = find_layout_problems(place, root)

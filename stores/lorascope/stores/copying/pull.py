@@ -14,8 +14,9 @@ from ..format.layout import GROUPS, array_specs
 from ..format.spec import CODECS, ROW_TOKENS, Adapter, Codec, RunSpec
 from ..names import Patterns, pattern_list, require_choice
 from ..places.file_lock import run_lock
+from ..places.place import open_place
 from ..progress import Progress
-from ..reading.read import checked_run, open_root, open_run
+from ..reading.read import checked_run, has_neutral, neutral_place, open_root, open_run
 from ..reading.require_run import find_run_path
 from ..reading.run import Run
 from ..reading.token_choice import narrow_population, parse_choice
@@ -87,10 +88,32 @@ def pull(
 
     A copy of a whole run has the run's fingerprint, since it is that run in another encoding; a part has its own.
     Arrays that this version doesn't know aren't copied: `omitted` in the provenance lists them, by group if they are in
-    one of the root's `optional_groups`. Importance keeps passes and directions of the copy's parts.
+    one of the root's `optional_groups`. Importance keeps passes and directions of the copy's parts. A run of neutral
+    texts inside is copied with it, with the same components and adapters, and all its samples and tokens.
     """
     require_choice("codec", codec, CODECS)
+    options: dict[str, Any] = {"component": component, "adapters": adapters, "codec": codec, "progress": progress}
     source = find_run_path(source)
+    copy = _pull(source, out, samples=samples, tokens=tokens, seed=seed, **options)
+    if has_neutral(open_place(source)):
+        neutral = (neutral_place(open_place(path)).path for path in (source, out))
+        _pull(*neutral, samples=None, tokens="all", seed=seed, **options)
+    return copy
+
+
+def _pull(
+    source: str | Path,
+    out: str | Path,
+    *,
+    component: Patterns,
+    samples: Patterns | int,
+    tokens: str,
+    seed: int,
+    adapters: Patterns,
+    codec: Codec,
+    progress: Progress | None,
+) -> Run:
+    """Copy a run or a part of it as `pull` does, without the run of neutral texts inside it."""
     place, root = open_root(source)
     run = checked_run(place, root)
     part = select_slice(run, component=component, samples=samples, tokens=tokens, seed=seed, adapters=adapters)

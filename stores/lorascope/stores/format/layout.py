@@ -35,6 +35,10 @@ GROUPS = ("rows", *TABLES, "states", "reductions", "adapters", "unembedding")
 
 `unembedding` is of earlier versions: it is checked as an unknown group is, and not copied.
 """
+NEUTRAL = "neutral"
+"""Folder inside a run that holds the run of its neutral texts, if some were captured; no array of the run is below."""
+IN_RUN = "(in the run)"
+"""End of the name of data that the run alone has: texts that the base model wrote itself."""
 FOLDERS_BY_COMPONENT = ("lora_B", "lora_bias", "delta")
 """Folders of an adapter with one array per component."""
 DIGESTS = "rows/digest"

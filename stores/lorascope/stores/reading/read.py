@@ -6,7 +6,8 @@ import numpy as np
 
 from ..errors import Problem, StoreError
 from ..format.check import layout_problems
-from ..format.layout import DIGEST_ARRAYS, DIGESTS, commit_path, is_sealed
+from ..format.digests import provenance_identity
+from ..format.layout import DIGEST_ARRAYS, DIGESTS, NEUTRAL, commit_path, is_sealed
 from ..format.stored_spec import describe_array
 from ..format.tables import is_base_score_column
 from ..places.place import Place, open_place, with_cache
@@ -15,7 +16,7 @@ from .require_run import MARK, find_run_path, lost_root_error, no_run_error
 from .root import Root, read_root
 from .rows import read_static
 from .run import Run
-from .state import require_known_version
+from .state import require_known_version, run_state
 
 RunLike = Run | str | Path
 """An open run, or the path or url of one."""
@@ -36,6 +37,31 @@ def open_run(path: str | Path | Place) -> Run:
     return checked_run(
         *open_root(with_cache(open_place(find_run_path(path) if isinstance(path, str | Path) else path)))
     )
+
+
+def neutral_place(place: Place) -> Place:
+    """Return the place of the run of neutral texts inside the run at a place, whether there is one or not."""
+    return open_place(f"{place.name}/{NEUTRAL}")
+
+
+def has_neutral(place: Place) -> bool:
+    """Return whether the run at a place has a run of neutral texts inside, finished or not."""
+    return run_state(neutral_place(place)) in ("unfinished", "finished")
+
+
+def open_neutral(run: Run) -> Run | None:
+    """Open the run of neutral texts inside a run; None if it has none.
+
+    Raises StoreError if it is of another model or other adapters, as where a folder was copied into the run.
+    """
+    if not has_neutral(run.place):
+        return None
+    neutral = open_run(neutral_place(run.place))
+    own, other = (provenance_identity(each.attributes.get("provenance")) for each in (run, neutral))
+    for part in ("model", "adapters"):
+        if own[part] != other[part]:
+            raise StoreError(f"`{neutral.place.name}` is of other {part} than the run around it; delete that folder")
+    return neutral
 
 
 def as_run(run: RunLike) -> Run:

@@ -11,6 +11,7 @@ from zarr.core.metadata import ArrayV3Metadata
 
 from ..errors import StoreError
 from ..format.digests import is_root_digest_right
+from ..format.layout import NEUTRAL
 from ..json_document import MAX_BYTES, parse_json
 from ..places.place import Place
 from ..threads import N_REQUESTS, map_in_order
@@ -141,7 +142,8 @@ def parse_arrays(nodes: Mapping[str, Any]) -> dict[str, ArrayV3Metadata]:
 
 def node_paths(place: Place) -> list[str]:
     """Return the sorted paths of all arrays and groups with a `zarr.json`; raises StoreError for a bad path."""
-    paths = sorted(key.removesuffix("/zarr.json") for key, _ in place.sizes() if key.endswith("/zarr.json"))
+    keys = (key for key, _ in place.sizes() if not key.startswith(f"{NEUTRAL}/"))
+    paths = sorted(key.removesuffix("/zarr.json") for key in keys if key.endswith("/zarr.json"))
     _require_node_paths(paths)
     return paths
 
