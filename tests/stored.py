@@ -176,6 +176,7 @@ def store_changes(
     datasets: Sequence[str] = (),
     seed: int = 0,
     tables: Mapping[str, Mapping[str, Any]] | None = None,
+    provenance: Mapping[str, Any] | None = None,
 ) -> Run:
     """A finished run (states `none`) of these next-token distributions, float64 (token, vocabulary) > 0.
 
@@ -195,7 +196,7 @@ def store_changes(
         states="none",
         kl=True,
         n_vocabulary=len(texts),
-        attributes={"provenance": {}},
+        attributes={"provenance": dict(provenance or {})},
     )
     columns = sample_tables(lengths, datasets or ["made"] * len(lengths))
     columns["tokens"] |= {"token_id": ids, "text": [texts[index] for index in ids]}

@@ -186,6 +186,8 @@ def test_three_processes_write_what_one_writes(content: Any, command: Any, tmp_p
             *ABLATION,
             "--importance",
             "2",
+            "--neutral",
+            "50",
         )
         assert done.returncode == 0, done.stderr[-3000:]
     assert content(tmp_path / "alone.zarr") == content(tmp_path / "three.zarr")

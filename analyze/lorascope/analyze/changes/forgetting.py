@@ -1,4 +1,4 @@
-"""What an adapter changes beyond its task: KL and MIUB on neutral texts, next to those on the user's data."""
+"""Measures what an adapter changes beyond its task: KL and MIUB on neutral texts and on the user's data."""
 
 from typing import Any, NamedTuple
 
@@ -75,7 +75,9 @@ def forgetting(
     run = open_as_written(run)
     neutral = open_neutral(run)
     if neutral is None:
-        raise StoreError(f"`{run.place.name}` has no neutral texts; capture it again with `--neutral 32`, which adds them")
+        raise StoreError(
+            f"`{run.place.name}` has no neutral texts; capture it again with `--neutral 32`, which adds them"
+        )
     parts, options = [], {"adapter": adapter, "component": component, "n_workers": n_workers, "progress": progress}
     for each in (neutral, run):
         kl = next_token_kl(each, adapter)._asdict()

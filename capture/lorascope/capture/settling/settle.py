@@ -159,8 +159,10 @@ def settle_loaded(
     model, device = loaded.model, loaded.device
     facts = loaded.facts
     window = {"max_length": facts.context_length, "window_tokens": config.window_tokens}
-    scored, omitted = (list(encoded), dict[str, int]()) if encoded else (
-        encode_data(data, loaded.tokenizer, **window, limit=config.limit)
+    scored, omitted = (
+        (list(encoded), dict[str, int]())
+        if encoded
+        else (encode_data(data, loaded.tokenizer, **window, limit=config.limit))
     )
     require_known_tokens(facts.n_known_tokens, scored)
     input_ids, attention_mask = pad(probe_samples(scored[0], whole=facts.attends_by_length))

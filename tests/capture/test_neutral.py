@@ -1,0 +1,271 @@
+"""Neutral texts in a run of their own: what the base writes, and that the run around them stays as it is."""
+
+import copy
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+from scipy import stats
+from transformers import GenerationConfig
+
+from lorascope import analyze
+from lorascope.capture import CaptureConfig, plan
+from lorascope.capture.models.device import ALONE
+from lorascope.capture.reforward import reforward
+from lorascope.capture.samples.encoded import TEXT, EncodedSample
+from lorascope.capture.samples.generate import generate
+from lorascope.capture.samples.neutral import write_neutral_texts
+from lorascope.stores import Run, StoreError, open_run, pull, verify
+from lorascope.stores.reading.read import open_neutral
+
+from ..tiny import save_model
+
+N = 5
+
+
+def neutral_of(run: Run) -> Run:
+    neutral = open_neutral(run)
+    assert neutral is not None
+    return neutral
+
+
+def texts_of(run: Run) -> list[list[int]]:
+    ids, starts = run.tokens["token_id"].values, run.samples["token_start"].values
+    return [part.tolist() for part in np.split(ids, starts[1:])]
+
+
+@torch.inference_mode()
+def by_hand(base: Any, number: int, seed: int = 0) -> list[int]:
+    """A text from the definition: whole sequences, one cumulated softmax per token, until 128 tokens or the end."""
+    ids, uniforms = [0], np.random.default_rng([seed, 4, number]).random(127)
+    for uniform in uniforms:
+        probability = base(input_ids=torch.tensor([ids]), use_cache=False).logits[0, -1].double().softmax(-1).cumsum(-1)
+        token = int(torch.searchsorted(probability, float(uniform) * probability[-1], right=True))
+        if token == 1:
+            break
+        ids.append(token)
+    return ids
+
+
+@pytest.mark.parametrize("batch_tokens", [1, 1024])
+def test_texts_are_draws_from_the_base(
+    adapted: Any, tiny_model: Any, tiny_tokenizer: Any, batch_tokens: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lorascope.capture.samples.neutral.LEAST_BATCH_TOKENS", 1)
+    others = {"do_sample": True, "top_k": 2, "top_p": 0.3, "temperature": 0.2, "repetition_penalty": 3.0}
+    adapted.get_base_model().generation_config = GenerationConfig(**others, eos_token_id=1)
+    before = torch.random.get_rng_state()
+    options: dict[str, Any] = {"seed": 0, "batch_tokens": batch_tokens, "progress": None}
+    texts = write_neutral_texts(adapted, tiny_tokenizer, N, ALONE, **options)
+    assert torch.equal(torch.random.get_rng_state(), before)
+    assert [text.token_ids.tolist() for text in texts] == [by_hand(tiny_model, number) for number in range(N)]
+    lengths = [len(text.token_ids) for text in texts]
+    assert min(lengths) < 128 == max(lengths)  # some end by themselves
+    assert all(1 not in text.token_ids for text in texts)  # after its end nothing is predicted
+    other = write_neutral_texts(adapted, tiny_tokenizer, 2, ALONE, **{**options, "seed": 1})
+    assert [text.token_ids.tolist() for text in other] == [by_hand(tiny_model, number, 1) for number in range(2)]
+
+
+def test_tokens_have_the_frequencies_of_the_softmax(tiny_model: Any) -> None:
+    n = 4000
+    ids, role = np.array([0, 5]), np.array([TEXT, TEXT], np.uint8)
+    sample = EncodedSample(id="0", dataset="d", split="s", prompt="text", token_ids=ids, roles=role)
+    uniforms = np.random.default_rng(3).random((n, 1))
+    drawn = generate(tiny_model, [sample] * n, n=1, batch_tokens=4096, uniforms=uniforms)
+    with torch.inference_mode():
+        expected = tiny_model(input_ids=torch.tensor([[0, 5]])).logits[0, -1].double().softmax(-1).numpy() * n
+    counts = np.bincount([text.token_ids[-1] for text in drawn], minlength=len(expected))
+    often = expected >= 5
+    together = [np.append(values[often], values[~often].sum()) for values in (counts, expected)]
+    assert stats.chisquare(*together).pvalue > 1e-3
+
+
+PUBLIC: dict[str, Callable[[Run], Any]] = {
+    "changes": analyze.changes,
+    "compare_measures": analyze.compare_measures,
+    "directions": lambda run: analyze.directions(run, run.component_paths[3]),
+    "group_by": lambda run: analyze.group_by(analyze.miub(run), "kind"),
+    "importance": analyze.importance,
+    "jensen_shannon": lambda run: analyze.jensen_shannon(
+        *(run[run.component_paths[3]][name] for name in ("base", "delta"))
+    ),
+    "measure_run": lambda run: analyze.measure_run(run, ("delta_norm",)),
+    "miub": analyze.miub,
+    "qualify": analyze.qualify,
+    "scores_table": analyze.scores_table,
+    "samples": lambda run: run.samples,
+    "tokens": lambda run: run.tokens.drop_vars("text"),
+}
+
+
+def test_the_run_around_them_is_the_same(make: Any, content: Any, tmp_path: Path) -> None:
+    settings = {"importance": 2, "ablate": "components", "ablate_share": 1.0, "tokens": "share:0.5"}
+    plain, run = make("plain.zarr", **settings), make("run.zarr", **settings, neutral=N)
+    neutral_of(run)
+    assert "neutral" not in run.attributes["provenance"]["settings"]
+    before, after = content(tmp_path / "plain.zarr"), content(tmp_path / "run.zarr")
+    assert before == {key: value for key, value in after.items() if not key.startswith("neutral/")}
+    for name, function in PUBLIC.items():
+        one, other = (function(each) for each in (plain, run))
+        assert one.equals(other) if isinstance(one, xr.Dataset | xr.DataArray | xr.DataTree) else one == other, name
+
+
+def test_measures_are_those_of_both_models(make: Any, adapted: Any) -> None:
+    run = neutral_of(make(neutral=N, codec="raw", changes="none", js_share=0.01))
+    kl, place = run.reduction("kl").values, 0
+    assert not np.isnan(run.reduction("js").values).any()
+    for ids in texts_of(run):
+        with torch.inference_mode():
+            p = adapted(input_ids=torch.tensor([ids])).logits[0].double().log_softmax(-1)
+            with adapted.disable_adapter():
+                q = adapted(input_ids=torch.tensor([ids])).logits[0].double().log_softmax(-1)
+        expected = (q.exp() * (q - p)).sum(-1).numpy()
+        np.testing.assert_allclose(kl[place : place + len(ids)], expected, rtol=2e-4, atol=1e-7)
+        place += len(ids)
+    assert place == run.n_tokens
+    assert set(run.token_labels["role"].values) == {"prompt", "generated"}
+
+
+def test_a_finished_run_gets_them_later_and_only_once(
+    make: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make()
+    files = [file for file in (tmp_path / "run.zarr").rglob("*") if file.is_file()]
+    before = {file: file.stat().st_mtime_ns for file in files}
+    texts = texts_of(neutral_of(make(neutral=N)))
+    assert {file: file.stat().st_mtime_ns for file in files} == before
+    monkeypatch.setattr("lorascope.capture.settling.neutral.write_neutral_texts", None)  # would be called
+    assert texts_of(neutral_of(make(neutral=N))) == texts
+    assert make().finished
+    with pytest.raises(StoreError, match=r"has neutral texts already: '5 texts by the base \(in the run\)', not '6 te"):
+        make(neutral=N + 1)
+    file = tmp_path / "wiki.txt"
+    file.write_text("the answer is a question " * 4)
+    with pytest.raises(StoreError, match="give the same `neutral`, or delete that folder"):
+        make(neutral=str(file))
+
+
+@pytest.mark.parametrize("at", ["write neutral texts", "set up", "capture"])
+def test_after_a_stop_the_same_texts_are_captured(make: Any, tmp_path: Path, at: str) -> None:
+    make("whole.zarr", neutral=N)
+    make()
+    seen: list[Any] = []
+
+    def stop(now: Any) -> None:
+        seen.append(now)
+        if now.stage == at:
+            raise OSError("the disk went away")
+
+    with pytest.raises(OSError, match="went away"):
+        make(neutral=N, progress=stop)
+    assert (tmp_path / "run.zarr/neutral").exists() == (at == "capture")
+    run = make(neutral=N)
+    assert texts_of(neutral_of(run)) == texts_of(neutral_of(open_run(tmp_path / "whole.zarr")))
+    assert neutral_of(run).finished
+    chunks = [sorted((tmp_path / name / "neutral").rglob("c.*")) for name in ("whole.zarr", "run.zarr")]
+    assert [chunk.read_bytes() for chunk in chunks[0]] == [chunk.read_bytes() for chunk in chunks[1]]
+
+
+def test_a_file_of_texts(make: Any, text: Path) -> None:
+    run = make(neutral=str(text), limit=3, window_tokens=100)
+    neutral = neutral_of(run)
+    assert neutral.samples["id"].values.tolist() == ["text:0", "text:1", "text:2"]
+    assert neutral.n_tokens == 300
+    result = analyze.forgetting(run)
+    assert result.attrs["written_by"] == "file"
+    assert (result["kl"] > 0).all()
+    text.write_text("the question " * 200)
+    with pytest.raises(StoreError, match=r"run.zarr/neutral. contains another capture.*data: "):
+        make(neutral=str(text), limit=3, window_tokens=100)
+    text.unlink()
+    with pytest.raises(FileNotFoundError, match="text.txt"):
+        make(neutral=str(text))
+
+
+def test_they_are_checked_computed_again_and_copied(
+    make: Any, adapted: Any, tiny_tokenizer: Any, tmp_path: Path
+) -> None:
+    run = make(neutral=N)
+    inside = str(neutral_of(run).path)
+    again = reforward(inside, 3, model=adapted, tokenizer=tiny_tokenizer)
+    assert again.n_equal == again.n_vectors > 0
+    assert reforward(str(run.path), 2, model=adapted, tokenizer=tiny_tokenizer).problems == []
+    copied = pull(run.path, tmp_path / "part.zarr", samples=2, component="*.q_proj", codec="raw")
+    part = neutral_of(copied)
+    assert part.n_tokens == neutral_of(run).n_tokens
+    assert part.component_paths == copied.component_paths
+    kl = [analyze.forgetting(each)["kl"].values[0] for each in (run, copied)]
+    assert kl[0] == kl[1]
+    sound = verify(run.path)
+    assert sound.ok
+    assert sound.n_rows == run.n_rows + neutral_of(run).n_rows
+    chunk = Path(inside, "tokens/nll/c.0")
+    chunk.write_bytes(chunk.read_bytes()[:-1] + b"x")
+    places = {problem.place for problem in verify(run.path).problems}
+    assert "neutral/tokens/nll/c.0" in places
+    Path(inside, "zarr.json").write_text("{")
+    (problem,) = verify(run.path).problems
+    assert (problem.place, problem.kind) == ("neutral", "unreadable")
+    assert "run.zarr/neutral" in problem.message
+
+
+def test_several_adapters_are_measured_on_the_same_texts(make: Any, adapted: Any) -> None:
+    adapted.add_adapter("other", adapted.peft_config["default"])
+    torch.nn.init.normal_(adapted.get_submodule("base_model.model.model.layers.1.mlp.down_proj").lora_B["other"].weight)
+    for parameter in (p for name, p in adapted.named_parameters() if "lora_B.other" in name):
+        torch.nn.init.constant_(parameter.data, 0.01)
+    run = make(model=adapted, stream="base", neutral=2)
+    one, other = (float(analyze.forgetting(run, adapter=name)["kl"][0]) for name in ("default", "other"))
+    assert one != other > 0
+
+
+def test_what_cannot_write_is_refused(
+    make: Any, adapted: Any, tiny_tokenizer: Any, tiny_model: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(ValueError, match="`neutral` is 0; give at least 1"):
+        make(neutral=0)
+    monkeypatch.setattr("lorascope.capture.settling.neutral.require_predictions", lambda *_: None)
+    bare = copy.deepcopy(tiny_tokenizer)
+    bare.bos_token = bare.eos_token = None
+    options: dict[str, Any] = {"seed": 0, "batch_tokens": 500, "progress": None}
+    adapted.get_base_model().config.bos_token_id = None
+    adapted.get_base_model().config.eos_token_id = adapted.get_base_model().generation_config.eos_token_id = None
+    with pytest.raises(ValueError, match="neither tokenizer nor model names a token that begins or ends a text"):
+        write_neutral_texts(adapted, bare, 1, ALONE, **options)
+    bare.eos_token = "</s>"  # GPT-2 begins a text with the token that ends one
+    (text,) = write_neutral_texts(adapted, bare, 1, ALONE, **options)
+    assert text.token_ids[0] == bare.eos_token_id
+
+
+def test_a_model_without_next_tokens_is_refused() -> None:
+    from lorascope.capture.models.model import ModelFacts
+    from lorascope.capture.settling.neutral import require_predictions
+
+    facts = ModelFacts(
+        class_name="BertModel", context_length=9, n_known_tokens=9, is_causal=False, attends_by_length=True
+    )
+    config = CaptureConfig(model="m", adapter="a", data="d", out="o", neutral=3)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="`neutral` is 3, but BertModel doesn't predict the next token"):
+        require_predictions(config, facts)
+
+
+def test_a_plan_counts_them(
+    tiny_model: Any, tiny_tokenizer: Any, tiny_adapter: Path, data: Path, text: Path, tmp_path: Path
+) -> None:
+    folder = save_model(tmp_path / "model", tiny_model, tiny_tokenizer)
+    settings: Any = {"model": str(folder), "adapter": (str(tiny_adapter),), "data": (str(data),)}
+    settings["out"] = str(tmp_path / "out.zarr")
+    without = plan(CaptureConfig(**settings), probe=False)
+    made = plan(CaptureConfig(**settings, neutral=3))
+    assert (made.neutral["texts"], made.neutral["tokens"]) == (3, 3 * 128)
+    assert made.fit[0].needed_bytes == without.fit[0].needed_bytes + made.neutral["bytes"]
+    assert made.seconds["neutral"] > 0
+    assert json.loads(json.dumps(made.as_dict()))["neutral"] == dict(made.neutral)
+    assert made.spec == without.spec
+    assert without.neutral == {}
+    assert plan(CaptureConfig(**settings, neutral=str(text), window_tokens=200), probe=False).neutral["tokens"] > 3000
