@@ -25,7 +25,7 @@ from lorascope.stores.reading.read import open_neutral
 
 from ..tiny import save_model
 
-N = 5
+N = 3
 
 
 def neutral_of(run: Run) -> Run:
@@ -91,14 +91,12 @@ PUBLIC: dict[str, Callable[[Run], Any]] = {
     "directions": lambda run: analyze.directions(run, run.component_paths[3]),
     "group_by": lambda run: analyze.group_by(analyze.miub(run), "kind"),
     "importance": analyze.importance,
-    "jensen_shannon": lambda run: analyze.jensen_shannon(
-        *(run[run.component_paths[3]][name] for name in ("base", "delta"))
-    ),
     "measure_run": lambda run: analyze.measure_run(run, ("delta_norm",)),
     "miub": analyze.miub,
     "qualify": analyze.qualify,
     "scores_table": analyze.scores_table,
     "samples": lambda run: run.samples,
+    "states": lambda run: run[run.component_paths[3]],
     "tokens": lambda run: run.tokens.drop_vars("text"),
 }
 
@@ -142,7 +140,7 @@ def test_a_finished_run_gets_them_later_and_only_once(
     monkeypatch.setattr("lorascope.capture.settling.neutral.write_neutral_texts", None)  # would be called
     assert texts_of(neutral_of(make(neutral=N))) == texts
     assert make().finished
-    with pytest.raises(StoreError, match=r"has neutral texts already: '5 texts by the base \(in the run\)', not '6 te"):
+    with pytest.raises(StoreError, match=r"has neutral texts already: '3 texts by the base \(in the run\)', not '4 te"):
         make(neutral=N + 1)
     file = tmp_path / "wiki.txt"
     file.write_text("the answer is a question " * 4)
@@ -150,7 +148,7 @@ def test_a_finished_run_gets_them_later_and_only_once(
         make(neutral=str(file))
 
 
-@pytest.mark.parametrize("at", ["write neutral texts", "set up", "capture"])
+@pytest.mark.parametrize("at", ["write neutral texts", "capture"])
 def test_after_a_stop_the_same_texts_are_captured(make: Any, tmp_path: Path, at: str) -> None:
     make("whole.zarr", neutral=N)
     make()

@@ -75,9 +75,7 @@ def forgetting(
     run = open_as_written(run)
     neutral = open_neutral(run)
     if neutral is None:
-        raise StoreError(
-            f"`{run.place.name}` has no neutral texts; capture it again with `--neutral 32`, which adds them"
-        )
+        raise StoreError(f"`{run.place.name}` has no neutral texts; its capture with `--neutral 32` adds them")
     parts, options = [], {"adapter": adapter, "component": component, "n_workers": n_workers, "progress": progress}
     for each in (neutral, run):
         kl = next_token_kl(each, adapter)._asdict()
@@ -90,7 +88,7 @@ def forgetting(
 
 
 def next_token_kl(run: Run, adapter: str | None = None) -> NextTokenKL:
-    """Return the mean KL(base || adapted) of the next token over a run's committed tokens, as far as it was measured."""
+    """Return the mean KL(base || adapted) of the next token over the committed tokens where it was measured."""
     name = adapter if adapter is not None else run.adapters[0] if len(run.adapters) == 1 else None
     if name is not None and f"adapters/{name}/kl" not in run.arrays:
         return NextTokenKL(np.nan, np.nan, 0, 0)
@@ -107,6 +105,6 @@ def next_token_kl(run: Run, adapter: str | None = None) -> NextTokenKL:
 
 
 def is_written_by_base(run: Run) -> bool:
-    """Return whether a run's texts are those that its base model wrote itself."""
+    """Return whether the base model wrote a run's texts itself."""
     settings = (run.attributes.get("provenance") or {}).get("settings") or {}
     return any(str(name).endswith(IN_RUN) for name in settings.get("data") or ())

@@ -19,17 +19,20 @@ def answer_what_it_forgot(run: Run, result: xr.DataTree) -> str:
     if neutral is None:
         return ""
     adapter = result.attrs["adapter"]
-    there, here = (next_token_kl(each, adapter) for each in (neutral, run))
-    if not there.n_tokens:
+    forgotten, on_data = (next_token_kl(each, adapter) for each in (neutral, run))
+    if not forgotten.n_tokens:
         return "Can't tell, since no neutral text is captured yet; give the command of the capture again."
     moved = miub(neutral, adapter=adapter, component=result.dataset["component"].values.tolist())
-    texts = f"{there.n_samples} text{'' if there.n_samples == 1 else 's'}"
+    texts = f"{forgotten.n_samples} text{'' if forgotten.n_samples == 1 else 's'}"
     texts += " that the base wrote itself" if is_written_by_base(neutral) else " of a neutral file"
-    on_data = f", on the data by {format_error(here.kl, here.kl_se)}" if here.n_tokens else ""
-    places = f"{there.n_tokens} tokens" + (f", of the data {here.n_tokens}" if here.n_tokens else "")
+    kl, places = format_error(forgotten.kl, forgotten.kl_se), f"{forgotten.n_tokens} tokens"
+    task = ""
+    if on_data.n_tokens:
+        task = f", on the data by {format_error(on_data.kl, on_data.kl_se)}"
+        places += f", of the data {on_data.n_tokens}"
     sizes = " and ".join(format_error(float(each["miub"]), float(each["miub_se"])) for each in (moved, result))
     return (
-        f"On {texts}, the adapter moves the next token by {format_error(there.kl, there.kl_se)} nat{on_data} "
+        f"On {texts}, the adapter moves the next token by {kl} nat{task} "
         f"(mean KL(base || adapted) of {places}, ± standard error over texts; 0: nothing is forgotten). "
         f"MIUB there and on the data: {sizes} nat."
     )

@@ -215,8 +215,8 @@ def plan(config: CaptureConfig, *, probe: bool = True, progress: Report = None) 
         layout = make_layout(config, facts, samples, components, dtypes, device, *sizes)
         require_predictions(config, facts)
         texts = _neutral_texts(config, loaded.tokenizer, facts)
-        more: Any = (facts, texts, components, dtypes, device)
-        inner = make_layout(neutral_config(config), *more, n_logits=sizes[1]) if texts else None
+        same: Any = (components, dtypes, device, 0, sizes[1])
+        inner = make_layout(neutral_config(config), facts, texts, *same) if texts else None
     chosen = with_chosen_tokens(config, layout)
     n_scored = sum(_scored_tokens(sample, config) for sample in scored) if facts.is_causal else 0
     tables: dict[str, Any] = {"base_scores": n_scored > 0 and config.score_base, "answers": config.answer_tokens > 0}

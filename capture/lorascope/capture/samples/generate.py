@@ -71,18 +71,19 @@ def generate(
     Notes
     -----
     Every new token is the one with the largest logit; or, with `uniforms`, the first at which the cumulated softmax of
-    all logits, in float64, exceeds the token's number: a draw at temperature 1, whatever else is in the batch. Penalties and other settings of the checkpoint aren't used,
-    except its tokens that end a text. Batches are padded on the left. Float results of a sample differ by about 1e-6
-    between batches: tokens are the same for the same batches, device type and number of threads; otherwise they may
-    differ if two tokens are almost equally likely.
+    all logits, in float64, exceeds the token's number: a draw at temperature 1, whatever else is in the batch.
+    Penalties and other settings of the checkpoint aren't used, except its tokens that end a text. Batches are padded on
+    the left. Float results of a sample differ by about 1e-6 between batches: tokens are the same for the same batches,
+    device type and number of threads; otherwise they may differ if two tokens are almost equally likely, or if a drawn
+    token's number is almost where another token begins.
     """
     if model.training:
         raise ValueError("the model is in training mode, where dropout changes the text; call `model.eval()` first")
     bare = plain_model(model)
     if not (hasattr(bare, "can_generate") and bare.can_generate()):
         raise ValueError(
-            f"a {type(bare).__name__} can't generate text; capture without `generate`, `answer_tokens`, `replies` and a "
-            "number of `neutral` texts"
+            f"a {type(bare).__name__} can't generate text; capture without `generate`, `answer_tokens`, `replies` and "
+            "a number of `neutral` texts"
         )
     prompts = [sample.token_ids[: sample.n_prefix] for sample in samples]
     context = context_length(bare)
@@ -206,7 +207,10 @@ def end_tokens(model: Any) -> tuple[int, ...]:
 
 @contextmanager
 def _plain_decoding(model: Any, n: int) -> Iterator[tuple[int, ...]]:
-    """Make the model's `generate` take the largest of the logits that its processors give, with at most n new tokens, inside the block; yield the end tokens' ids."""
+    """Make `generate` take the largest logit, after processors, for at most n new tokens within the context.
+
+    Yields the ids of the tokens that end a text.
+    """
     own, ends = model.generation_config, end_tokens(model)
     # The model's own configuration would apply to everything that the call doesn't set: penalties, beams, a length.
     model.generation_config = GenerationConfig(  # type: ignore[no-untyped-call]  # transformers leaves it so

@@ -31,7 +31,7 @@ def neutral_config(config: CaptureConfig) -> CaptureConfig:
         neutral=None,
         data=(neutral if isinstance(neutral, str) else f"{neutral} texts by the base {IN_RUN}",),
         out=f"{config.out.rstrip('/')}/{NEUTRAL}",
-        prompt="main",
+        prompt=("main",),
         examples=(),
         tokens="all",
         budget=None,
@@ -98,8 +98,8 @@ def require_predictions(config: CaptureConfig, facts: ModelFacts) -> None:
     """Raise ValueError if neutral texts are asked for and the model predicts no next token."""
     if config.neutral is not None and not facts.is_causal:
         raise ValueError(
-            f"`neutral` is {config.neutral!r}, but {facts.class_name} doesn't predict the next token, and neutral texts "
-            "show how predictions change; leave `neutral` out"
+            f"`neutral` is {config.neutral!r}, but {facts.class_name} doesn't predict the next token, and neutral "
+            "texts show how predictions change; leave `neutral` out"
         )
 
 

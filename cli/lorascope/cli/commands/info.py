@@ -45,10 +45,10 @@ def info(
         two alone), `format_version`, `stream`, `states`, `fingerprint`, `rows` (`n`, `committed`, `lost`,
         `with_states`), `tokens` (`n`, `committed`, `weighted`), `samples`, `choices`, `components` (`n`, `kinds`,
         `dtypes`), `adapters` (name -> `rank` [least, most], `n_touched`, `n_factored`), `neutral`
-        (name -> `written_by`, `kl`, `kl_se`, `n_tokens`, `n_samples`; {} without neutral texts), `sizes` (list of `part`,
-        `raw_bytes`, `stored_bytes`, the whole run last), `scores` (list of `dataset`, `measure`, `unit`, `n`, and
-        `base`, `adapted`, `change`, each [value, standard error], null if a value is not available),
-        `provenance` and `measured` (as stored; {} if absent).
+        (name -> `written_by`, `kl`, `kl_se`, `n_tokens`, `n_samples`; {} without neutral texts), `sizes` (list of
+        `part`, `raw_bytes`, `stored_bytes`, the whole run last), `scores` (list of `dataset`, `measure`, `unit`, `n`,
+        and `base`, `adapted`, `change`, each [value, standard error], null if a value is not available), `provenance`
+        and `measured` (as stored; {} if absent).
     out
         Save the scores here: a name ending in .csv, .parquet, .json, .nc or .zarr.
     """

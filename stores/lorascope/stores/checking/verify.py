@@ -111,9 +111,15 @@ def verify(
         inner = _verify(*open_root(neutral_place(place)), level, component, progress)
     except StoreError as error:
         inner = Verdict(level, 0, 0, 0, (Problem("", "unreadable", str(error)),))
-    counts = (getattr(verdict, name) + getattr(inner, name) for name in ("n_rows", "n_committed", "n_chunks"))
     problems = (replace(problem, place=f"{NEUTRAL}/{problem.place}".rstrip("/")) for problem in inner.problems)
-    return Verdict(level, *counts, (*verdict.problems, *problems), (*verdict.uncovered, *inner.uncovered))
+    return Verdict(
+        level,
+        verdict.n_rows + inner.n_rows,
+        verdict.n_committed + inner.n_committed,
+        verdict.n_chunks + inner.n_chunks,
+        (*verdict.problems, *problems),
+        (*verdict.uncovered, *inner.uncovered),
+    )
 
 
 def _verify(place: Place, root: Root, level: Level, component: Patterns, progress: Progress | None) -> Verdict:

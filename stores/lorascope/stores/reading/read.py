@@ -50,7 +50,7 @@ def has_neutral(place: Place) -> bool:
 
 
 def open_neutral(run: Run) -> Run | None:
-    """Open the run of neutral texts inside a run; None if it has none.
+    """Open the run of neutral texts inside a run; None if no neutral texts were captured.
 
     Raises StoreError if it is of another model or other adapters, as where a folder was copied into the run.
     """
