@@ -63,7 +63,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
         call(f"finetune {common} --batch-size 8 --rank 4 --miub-every 2 --out my-adapter")
         call(f"finetune {common} --batch-size 8 --rank 2 --out adapter-2")
         capture = "capture --model my-model --data questions.jsonl"
-        call(f"{capture} --adapter my-adapter --out run")
+        call(f"{capture} --adapter my-adapter --neutral 2 --out run")
         call(f"{capture} --adapter adapter-2 --out other")
         call(f"{capture} --adapter a=my-adapter --adapter b=adapter-2 --tokens answer --stream base --out two")
     return folder

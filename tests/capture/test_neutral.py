@@ -14,6 +14,9 @@ from scipy import stats
 from transformers import GenerationConfig
 
 from lorascope import analyze
+from lorascope.analyze.report.page import page_path, paragraph
+from lorascope.analyze.results.format import format_error
+from lorascope.analyze.viewing.index import index_path
 from lorascope.capture import CaptureConfig, plan
 from lorascope.capture.models.device import ALONE
 from lorascope.capture.reforward import reforward
@@ -23,6 +26,7 @@ from lorascope.capture.samples.neutral import write_neutral_texts
 from lorascope.stores import Run, StoreError, open_run, pull, verify
 from lorascope.stores.reading.read import open_neutral
 
+from ..stores.on_disk import unfinish
 from ..tiny import save_model
 
 N = 3
@@ -210,6 +214,25 @@ def test_they_are_checked_computed_again_and_copied(
     (problem,) = verify(run.path).problems
     assert (problem.place, problem.kind) == ("neutral", "unreadable")
     assert "run.zarr/neutral" in problem.message
+
+
+def test_files_about_them_are_outside_of_the_run(make: Any, tmp_path: Path) -> None:
+    run = make(neutral=N)
+    inside, before = neutral_of(run), {file for file in (tmp_path / "run.zarr").rglob("*") if file.is_file()}
+    assert page_path(inside, ".html") == tmp_path / "run.zarr.neutral.html"
+    assert index_path(inside) == tmp_path / "run.zarr.neutral.view"
+    answer = dict(paragraph(run, analyze.explain(run)))["What did it forget?"]
+    assert "What did it forget?" not in dict(paragraph(inside, analyze.explain(inside)))
+    assert (tmp_path / "run.zarr.neutral.results").is_dir()
+    assert {file for file in (tmp_path / "run.zarr").rglob("*") if file.is_file()} == before
+    found = analyze.forgetting(run)
+    kl, miub = (list(map(format_error, found[name].values, found[f"{name}_se"].values)) for name in ("kl", "miub"))
+    assert f"On 3 texts that the base wrote itself, the adapter moves the next token by {kl[0]} nat" in answer
+    assert f"on the data by {kl[1]} (mean KL(base || adapted) of {found['n_tokens'].values[0]} tokens" in answer
+    assert f"MIUB there and on the data: {miub[0]} and {miub[1]} nat." in answer
+    unfinish(Path(inside.path), 0)
+    answers = dict(paragraph(run, analyze.explain(run)))
+    assert answers["What did it forget?"].startswith("Can't tell, since the neutral texts aren't captured yet")
 
 
 def test_several_adapters_are_measured_on_the_same_texts(make: Any, adapted: Any) -> None:

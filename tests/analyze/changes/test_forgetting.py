@@ -79,7 +79,7 @@ def test_error_is_the_spread_over_draws_of_texts(tmp_path: Path) -> None:
     sums, lengths = (np.bincount(sample, values) for values in (kl, np.ones_like(kl)))
     drawn = np.random.default_rng(2).integers(100, size=(4000, 100))
     means = sums[drawn].sum(1) / lengths[drawn].sum(1)
-    # A standard deviation of 4000 values has a relative error of 1.1 %, and of 100 texts one is sqrt(99 / 100) too small.
+    # A standard deviation of 4000 values has a relative error of 1.1 %; that of 100 texts is sqrt(99 / 100) too small.
     assert next_token_kl(run).kl_se == pytest.approx(means.std(), rel=0.05)
 
 

@@ -19,9 +19,9 @@ def answer_what_it_forgot(run: Run, result: xr.DataTree) -> str:
     if neutral is None:
         return ""
     adapter = result.attrs["adapter"]
+    if not neutral.finished:
+        return "Can't tell, since the neutral texts aren't captured yet; give the command of the capture again."
     forgotten, on_data = (next_token_kl(each, adapter) for each in (neutral, run))
-    if not forgotten.n_tokens:
-        return "Can't tell, since no neutral text is captured yet; give the command of the capture again."
     moved = miub(neutral, adapter=adapter, component=result.dataset["component"].values.tolist())
     texts = f"{forgotten.n_samples} text{'' if forgotten.n_samples == 1 else 's'}"
     texts += " that the base wrote itself" if is_written_by_base(neutral) else " of a neutral file"

@@ -10,7 +10,7 @@ import numpy as np
 import xarray as xr
 
 from lorascope.analyze.results.scores import scores
-from lorascope.analyze.results.stored import stored_or_computed
+from lorascope.analyze.results.stored import outside_stores, stored_or_computed
 from lorascope.stores import Run
 from lorascope.stores.checking.verify import open_as_written
 from lorascope.stores.names import Patterns
@@ -113,7 +113,7 @@ def write_report(
 def page_path(run: Run, ending: str) -> Path:
     """Return the path of a page about a run: its name with another `ending`, next to it or, if remote, here."""
     # Not with_suffix, which turns `llama-3.1` into `llama-3.html`.
-    place = run.path if isinstance(run.path, Path) else Path(run.path.rstrip("/").rpartition("/")[2])
+    place = outside_stores(run.path) if isinstance(run.path, Path) else Path(run.path.rstrip("/").rpartition("/")[2])
     return place.with_name(place.name.removesuffix(".zarr") + ending)
 
 

@@ -17,6 +17,7 @@ import xarray as xr
 from blake3 import blake3
 
 from lorascope.stores import Run, StoreError
+from lorascope.stores.format.layout import NEUTRAL
 from lorascope.stores.places.files import PARTIAL, atomic_write, read_regular
 
 from .save import NUMERIC_PACKAGES, decode_labels, encode_labels
@@ -81,8 +82,15 @@ def results_folder(run: Run) -> Path | None:
     """Return the folder of a run's stored results, `run.zarr.results` for `run.zarr`; None for a remote run."""
     if not isinstance(run.path, Path):
         return None
-    place = Path(os.path.abspath(run.path))  # a link isn't followed, since its target may not be writable
+    place = outside_stores(Path(os.path.abspath(run.path)))  # a link isn't followed: its target may not be writable
     return place.with_name(f"{place.name}.results")
+
+
+def outside_stores(path: Path) -> Path:
+    """Return a run's path; of neutral texts inside `run.zarr` `run.zarr.neutral`, whose neighbours are in no store."""
+    outer = Path(os.path.abspath(path)).parent
+    is_inside = path.name == NEUTRAL and (outer / "zarr.json").is_file()
+    return outer.with_name(f"{outer.name}.{NEUTRAL}") if is_inside else path
 
 
 def file_marks(folder: str) -> str:

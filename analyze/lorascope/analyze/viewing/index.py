@@ -16,6 +16,7 @@ import zarr
 from lorascope.analyze.directions.decomposition import N_TOP, Directions, directions_of
 from lorascope.analyze.miub.reduce import SampleSums, token_blocks, usable_samples
 from lorascope.analyze.results.digests import add_digests, is_changed
+from lorascope.analyze.results.stored import outside_stores
 from lorascope.analyze.results.tree import rows_digest
 from lorascope.analyze.results.weights import token_weights
 from lorascope.stores import Run
@@ -91,7 +92,7 @@ def view_index(run: RunLike, *, progress: Progress | None = None) -> Path:
 def index_path(run: Run) -> Path:
     """Return the path of a run's view index: next to a local run, in the current folder for a remote one."""
     if isinstance(run.path, Path):
-        place = Path(os.path.abspath(run.path))  # a link isn't followed, since its target may not be writable
+        place = outside_stores(Path(os.path.abspath(run.path)))  # a link isn't followed: its target may not be writable
         name = place.name.removesuffix(".zarr")
         return place.with_name(
             f"{name}.view{place.name[len(name) :]}"

@@ -7,7 +7,7 @@ from lorascope.stores import Run, StoreError, open_run, run_state
 from lorascope.stores.format.layout import IN_RUN, NEUTRAL
 from lorascope.stores.reading.read import neutral_place
 
-from ..config import CaptureConfig
+from ..config import LOADING, CaptureConfig
 from ..models.model import ModelFacts
 from ..recording.forward import probe
 from ..recording.hooks import Recorder
@@ -19,33 +19,22 @@ from .data import Data, encode_data, read_data
 from .make_layout import make_layout
 from .settle import Settled, require_same_capture
 
+OWN_SETTINGS = (
+    *("model", "adapter", "component", "stream", "device", "queue", "overfill", "allow_zero", *LOADING),
+    *("limit", "window_tokens", "batch_tokens", "store", "seed"),
+)
+"""Settings of a capture that its neutral texts share; all others are off, or as they are by default."""
+
 
 def neutral_config(config: CaptureConfig) -> CaptureConfig:
     """Return the settings with which neutral texts are captured: measures and next-token changes of all their tokens.
 
     A file's texts are limited as those of the data are. No base and delta is stored, no text is scored.
     """
-    neutral = config.neutral
-    return dataclasses.replace(
-        config,
-        neutral=None,
-        data=(neutral if isinstance(neutral, str) else f"{neutral} texts by the base {IN_RUN}",),
-        out=f"{config.out.rstrip('/')}/{NEUTRAL}",
-        prompt=("main",),
-        examples=(),
-        tokens="all",
-        budget=None,
-        generate=0,
-        answer_tokens=0,
-        score=False,
-        replies=False,
-        states="none",
-        changes="all",
-        codec="default",
-        ablate=None,
-        importance=0,
-        measure_overhead=False,
-    )
+    neutral, own = config.neutral, {name: getattr(config, name) for name in OWN_SETTINGS}
+    data = neutral if isinstance(neutral, str) else f"{neutral} texts by the base {IN_RUN}"
+    out = f"{config.out.rstrip('/')}/{NEUTRAL}"
+    return CaptureConfig(**own, data=(data,), out=out, states="none", changes="all", score=False)
 
 
 def settle_neutral(settled: Settled, progress: Report) -> Settled | None:

@@ -28,7 +28,7 @@ from ..reading.read import (
     unchecked_run,
 )
 from ..reading.require_run import find_run_path
-from ..reading.root import root_digest_problem
+from ..reading.root import Root, root_digest_problem
 from ..reading.run import Run
 from ..reading.walk import walk_chunks
 from ..threads import map_in_order
