@@ -228,7 +228,7 @@ def test_files_about_them_are_outside_of_the_run(make: Any, tmp_path: Path) -> N
     found = analyze.forgetting(run)
     kl, miub = (list(map(format_error, found[name].values, found[f"{name}_se"].values)) for name in ("kl", "miub"))
     assert f"On 3 texts that the base wrote itself, the adapter moves the next token by {kl[0]} nat" in answer
-    assert f"on the data by {kl[1]} (mean KL(base || adapted) of {found['n_tokens'].values[0]} tokens" in answer
+    assert f"on the data by {kl[1]} (mean KL(base || adapted) over {found['n_tokens'].values[0]} tokens" in answer
     assert f"MIUB there and on the data: {miub[0]} and {miub[1]} nat." in answer
     unfinish(Path(inside.path), 0)
     answers = dict(paragraph(run, analyze.explain(run)))

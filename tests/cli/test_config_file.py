@@ -127,6 +127,14 @@ def test_a_fraction_isnt_rounded_to_a_whole_number(capsys: pytest.CaptureFixture
     assert (code, err) == (2, f"lorascope: error: `{words[-2]}` is 2.5; give a whole number\n")
 
 
+def test_an_option_that_also_takes_a_file_keeps_its_ending(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "d.jsonl").write_text('{"text": "a b"}\n')
+    options = ("--model", "m", "--adapter", "a", "--data", tmp_path / "d.jsonl", "--out", tmp_path / "o")
+    code, _, err = call("plan", capsys, *options, "--neutral", "wiki.txt")
+    assert (code, err.count("wiki.txt")) == (2, 1)
+    assert "doesn't exist" in err
+
+
 def test_completion_is_installed_without_torch(tmp_path: Path) -> None:
     line = [sys.executable, "-c", WITHOUT_TORCH, "--install-completion", "--shell", "bash"]
     environment = {"HOME": str(tmp_path), "PATH": "/usr/bin:/bin"}

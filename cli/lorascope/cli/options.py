@@ -47,8 +47,9 @@ EXPECTED = {bool: ((bool,), "true or false"), int: ((int,), "a whole number"), f
 def refuse_fractions(app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
     """Raise ValueError if an option that takes a whole number has a fraction, which Cyclopts would round."""
     for argument in arguments:
+        kinds = (argument.hint, *get_args(argument.hint))
         for token in argument.tokens:
-            if int in (argument.hint, *get_args(argument.hint)) and "." in token.value:
+            if int in kinds and str not in kinds and "." in token.value:
                 raise ValueError(f"`{argument.name}` is {token.value}; give a whole number")
 
 

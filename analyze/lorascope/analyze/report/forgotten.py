@@ -29,10 +29,10 @@ def answer_what_it_forgot(run: Run, result: xr.DataTree) -> str:
     task = ""
     if on_data.n_tokens:
         task = f", on the data by {format_error(on_data.kl, on_data.kl_se)}"
-        places += f", of the data {on_data.n_tokens}"
+        places += f" and {on_data.n_tokens} of the data"
     sizes = " and ".join(format_error(float(each["miub"]), float(each["miub_se"])) for each in (moved, result))
     return (
         f"On {texts}, the adapter moves the next token by {kl} nat{task} "
-        f"(mean KL(base || adapted) of {places}, ± standard error over texts; 0: nothing is forgotten). "
+        f"(mean KL(base || adapted) over {places}, ± standard error over texts; 0 if nothing is forgotten). "
         f"MIUB there and on the data: {sizes} nat."
     )
