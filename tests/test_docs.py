@@ -162,8 +162,18 @@ def for_training(request: pytest.FixtureRequest, place: Path) -> dict[str, Any]:
     return {"other_record": json.loads(Path("my-adapter/finetune.json").read_text())}
 
 
+def for_merged(request: pytest.FixtureRequest, place: Path) -> dict[str, Any]:
+    """The adapter merged into its model by PEFT."""
+    peft, transformers = (importlib.import_module(name) for name in ("peft", "transformers"))
+    model = transformers.AutoModelForCausalLM.from_pretrained("my-model")
+    peft.PeftModel.from_pretrained(model, "my-adapter").merge_and_unload().save_pretrained("my-merged-model")
+    return {}
+
+
 PREPARED: dict[str, Callable[[pytest.FixtureRequest, Path], dict[str, Any]]] = {
     "README.md": for_studies,
+    "docs/analysis.md": for_merged,
+    "docs/howto-adapter.md": for_merged,
     "docs/gallery.md": for_our_study,
     "docs/mutual-information.md": for_pairs,
     "docs/scaling-laws.md": for_tables,

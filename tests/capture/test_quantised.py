@@ -9,9 +9,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from peft import LoraConfig, get_peft_model
-from transformers import AutoModelForCausalLM, BitsAndBytesConfig, LlamaConfig, LlamaForCausalLM
+from peft import LoraConfig, PeftModel, get_peft_model
+from transformers import (
+    AutoModelForCausalLM,
+    BitsAndBytesConfig,
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+)
 
+from lorascope.capture import check_merge, compare_merged
 from lorascope.capture.models.adapter import adapter_identity, attach_adapter
 from lorascope.capture.models.model import model_identity
 from lorascope.capture.models.preflight import inspect
@@ -139,3 +147,55 @@ def test_gradients_pass_quantised_layers(kind: str, tmp_path: Path) -> None:
     samples = [dataclasses.replace(texts(25)[0], token_ids=np.arange(3, 28))]
     found, expected = (measured(adapt_quantised(model), samples, draws=2)[0] for model in (quantised, plain))
     np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4 * np.abs(expected).max())
+
+
+@needs_bitsandbytes
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("kind", ["llama", "dora", "gpt2"])
+def test_a_merge_in_8_bits_is_foretold(kind: str, tmp_path: Path) -> None:
+    """The numbers are those of a model that transformers loaded in 8 bits, that PEFT merged, and that was saved."""
+    if kind == "gpt2":
+        config = GPT2Config(vocab_size=64, n_embd=64, n_layer=2, n_head=4, n_positions=64, initializer_range=0.2)
+        settings: dict[str, Any] = {"target_modules": ["c_attn", "c_proj"], "fan_in_fan_out": True}
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            plain: Any = GPT2LMHeadModel(config).eval()
+    else:
+        plain, settings = (
+            wide_model(torch.float32),
+            {"target_modules": ["q_proj", "down_proj"], "use_dora": kind == "dora"},
+        )
+    plain.save_pretrained(tmp_path / "base")
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        adapted = get_peft_model(plain, LoraConfig(r=4, lora_alpha=8, **settings))
+        stir(adapted)
+    adapted.save_pretrained(tmp_path / "adapter")
+    loaded = AutoModelForCausalLM.from_pretrained(
+        tmp_path / "base", device_map="cpu", quantization_config=BitsAndBytesConfig(load_in_8bit=True)
+    )
+    merged = PeftModel.from_pretrained(loaded, str(tmp_path / "adapter")).merge_and_unload()
+    merged.save_pretrained(tmp_path / "merged")
+    real = compare_merged(tmp_path / "adapter", str(tmp_path / "base"), tmp_path / "merged")
+    foretold = check_merge(tmp_path / "adapter", str(tmp_path / "base"), "int8")
+    assert {*real["dtype"].values.tolist()} == {*foretold["dtype"].values.tolist()} == {"int8"}
+    assert real.attrs["verdict"] == foretold.attrs["verdict"] == "adapter", real.attrs["sentence"]
+    assert real.sizes["other"] == 0
+    for name in ("arrived", "residual"):
+        np.testing.assert_allclose(real[name], foretold[name], rtol=1e-12)
+    assert float(real["n_unequal"].sum()) == 0
+    assert 0.001 < float(real["residual"].max()) < 0.5
+    # The base in 8 bits isn't the adapter.
+    again = AutoModelForCausalLM.from_pretrained(
+        tmp_path / "base", device_map="cpu", quantization_config=BitsAndBytesConfig(load_in_8bit=True)
+    )
+    again.save_pretrained(tmp_path / "unmerged")
+    unmerged = compare_merged(tmp_path / "adapter", str(tmp_path / "base"), tmp_path / "unmerged")
+    assert {*unmerged["verdict"].values.tolist()} == {"base"}
+    # In 4 bits, as bitsandbytes keeps them, nothing is compared.
+    AutoModelForCausalLM.from_pretrained(
+        tmp_path / "base", device_map="cpu", quantization_config=BitsAndBytesConfig(load_in_4bit=True)
+    ).save_pretrained(tmp_path / "four")
+    four = compare_merged(tmp_path / "adapter", str(tmp_path / "base"), tmp_path / "four")
+    assert (four.attrs["verdict"], four.sizes["other"]) == ("unknown", 0)
+    assert {*four["verdict"].values.tolist()} == {"not compared"}

@@ -129,7 +129,8 @@ def test_measured_on_data(capsys: pytest.CaptureFixture[str], tmp_path: Path) ->
         *(
             (
                 ["{lora}", more],
-                "`--run`, `--model`, `--data` and `--limit` go with `--truncate`; give it too, such as 99%",
+                "`--run`, `--model`, `--data` and `--limit` go with `--truncate`, such as 99%, and `--model` also with "
+                "`--merged` and `--check-merge`; give one of these too",
             )
             for more in ("--data=x", "--run=x")
         ),

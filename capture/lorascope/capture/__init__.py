@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from .compare_adapters import compare_adapters
     from .config import CaptureConfig, FinetuneConfig
     from .errors import AdapterError, CaptureError, Interrupted
+    from .merged import check_merge, compare_merged
     from .models.adapter import attach_adapter
     from .models.model import load_model
     from .planning.plan import Plan, plan
@@ -29,7 +30,9 @@ __all__ = [
     "Plan",
     "attach_adapter",
     "capture",
+    "check_merge",
     "compare_adapters",
+    "compare_merged",
     "finetune",
     "jensen_shannon",
     "load_model",

@@ -53,15 +53,19 @@ def load_on_meta(
     options["trust_remote_code"] = trust_remote_code
     with one_line_errors(f"model {source!r}"):
         config = read_config(where, **options)
-        chosen = _choose_dtype(config, folder, dtype)
-        with torch.device("meta"), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the same come again when the model itself is loaded
-            model = model_class(config).from_config(config, dtype=chosen, trust_remote_code=trust_remote_code)
+        model = model_on_meta(config, _choose_dtype(config, folder, dtype), trust_remote_code=trust_remote_code)
     with one_line_errors(f"tokenizer of {source!r}"):
         tokenizer = AutoTokenizer.from_pretrained(where, **options)
     quantized = getattr(config, "quantization_config", None) is not None
     share_layers(model, share, shared_layers=shared_layers)
     return MetaModel(model.eval(), tokenizer, not bare, quantized)
+
+
+def model_on_meta(config: Any, dtype: torch.dtype, *, trust_remote_code: bool = False) -> Any:
+    """Return a model with this configuration on the meta device."""
+    with torch.device("meta"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the same come again when the model itself is loaded
+        return model_class(config).from_config(config, dtype=dtype, trust_remote_code=trust_remote_code)
 
 
 def attach_on_meta(

@@ -5,13 +5,14 @@ import re
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from lorascope.analyze.adapters.factors import read_settings, read_tensors
 from lorascope.analyze.results.format import format_change, format_error, format_number, format_percent, run_names
 from lorascope.analyze.results.options import RESULT_FORMATS, TABLE_FORMATS, refuse_target
 from lorascope.stores.names import matching_indices
 
+from ..merged import print_merged
 from ..options import AsJson, Components
 from ..screen import aside, print_frame, progress_bar, quiet_libraries, say, write_json
 
@@ -31,10 +32,14 @@ def adapter(
     model: str | None = None,
     data: tuple[str, ...] = (),
     limit: int | None = None,
-) -> None:
+    merged: Path | None = None,
+    check_merge: Literal["float32", "float16", "bfloat16", "int8"] | None = None,
+) -> int:
     """Compare LoRA adapters by their weights: size and rank of each layer's change.
 
-    This needs no data, model or torch. With --truncate, a smaller adapter is written instead.
+    This needs no data, model or torch. With --truncate, a smaller adapter is written instead. With --merged or
+    --check-merge, a merged model's weights are compared with the adapter; the exit code is then 0 if it is the adapter,
+    1 if not, and 3 if some of it couldn't be compared.
 
     Parameters
     ----------
@@ -43,9 +48,10 @@ def adapter(
     full
         Also print every component, in the model's order.
     as_json
-        Print one JSON object and nothing else: `adapters`, a list of `attributes` (`adapter`, its folder; `scaling`,
-        `n_parameters`, `remarks`, `config`, ...), `total_norm`, and `rows`, one for each component: `rank`, `scaling`,
-        `dtype`, `frobenius_norm`, `effective_rank`, `stable_rank`, `share`.
+        Print one JSON object and nothing else. With `--merged` and `--check-merge`: `attributes`, `rows` (by component)
+        and `others`, as `compare_merged` returns them; else `adapters`, a list of `attributes` (`adapter`, its folder;
+        `scaling`, `n_parameters`, `remarks`, `config`, ...), `total_norm`, and `rows`, one for each component: `rank`,
+        `scaling`, `dtype`, `frobenius_norm`, `effective_rank`, `stable_rank`, `share`.
     out
         Save the numbers here: of one adapter in .zarr or .nc, of all in .csv, .parquet or .json. With `--truncate`, the
         folder of the new adapter.
@@ -55,24 +61,40 @@ def adapter(
     run
         With `--truncate`: a run of this adapter that was captured with `--importance`.
     model
-        With `--truncate`: the base model (a hub id, a local folder, or a .gguf file) on which both adapters are
-        measured. Needs torch.
+        The base model (a hub id, a local folder, or a .gguf file). With `--truncate`, both adapters are measured on
+        it; with `--merged` and `--check-merge`, the adapter is merged into it. Needs torch.
     data
         With `--truncate`: data to measure on, in the formats of docs/data.md, which the adapter wasn't trained on.
     limit
         Number of items from the start of each file to measure on; by default all.
+    merged
+        Folder with a merged model: compare each layer with PEFT's merge of the adapter into `--model`.
+    check_merge
+        Foretell, without a merged model, what rounding takes of the change if PEFT merges it into `--model` in this
+        type; `int8` is that of bitsandbytes.
     """
     if not paths:
         raise ValueError("`paths` is empty; give one adapter folder or several")
+    if merged is not None or check_merge is not None:
+        others = (component, out, truncate, run, data, limit)
+        if len(paths) > 1 or model is None or None not in (merged, check_merge) or any(others):
+            raise ValueError(
+                "`--merged FOLDER` or `--check-merge TYPE` takes one adapter, `--model` with its base, and otherwise "
+                "only `--full` and `--json`"
+            )
+        return print_merged(paths[0], model, merged, check_merge, full=full, as_json=as_json)
     if truncate is not None:
         if len(paths) > 1 or component or full or as_json:
             raise ValueError(
                 "`--truncate` takes one adapter, and neither `--component`, `--full` nor `--json`; leave them out"
             )
         _truncate(paths[0], out, truncate, run, model, data, limit)
-        return
+        return 0
     if run is not None or model is not None or data or limit is not None:
-        raise ValueError("`--run`, `--model`, `--data` and `--limit` go with `--truncate`; give it too, such as 99%")
+        raise ValueError(
+            "`--run`, `--model`, `--data` and `--limit` go with `--truncate`, such as 99%, and `--model` also with "
+            "`--merged` and `--check-merge`; give one of these too"
+        )
     if out is not None:
         if len(paths) > 1 and out.suffix in RESULT_FORMATS:
             raise ValueError(
@@ -113,6 +135,7 @@ def adapter(
         whole = pd.concat([frame.assign(adapter=label) for frame, label in zip(frames, labels, strict=True)])
         save_table(reports[0] if len(reports) == 1 else whole, out)
         say(f"saved to {out}", to=aside if as_json else None)
+    return 0
 
 
 def _print_adapters(

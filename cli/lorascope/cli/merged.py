@@ -1,0 +1,56 @@
+"""`lorascope adapter` with `--merged` or `--check-merge`: whether a merged model is the adapter on its base."""
+
+from pathlib import Path
+
+from .screen import importing_libraries, print_frame, progress_bar, say, write_json
+
+EXIT_CODES = {"adapter": 0, "rounded": 1, "not the adapter": 1, "unknown": 3}
+"""Verdict -> exit code of the command."""
+MOST_SHOWN = 20
+"""Most layers and tensors that are listed without `--full`."""
+
+
+def print_merged(
+    adapter: Path, model: str, merged: Path | None, dtype: str | None, *, full: bool, as_json: bool
+) -> int:
+    """Compare a merged model with an adapter, or foretell a merge in a type; print it and return the exit code."""
+    from lorascope.capture.models.source import locate_model, require_adapter_settings
+
+    require_adapter_settings(adapter)
+    locate_model(model)
+    with progress_bar("compare") as update:
+        with importing_libraries(update):
+            from lorascope.capture.merged import check_merge, compare_merged
+        if merged is not None:
+            result = compare_merged(adapter, model, merged, progress=update)
+        else:
+            result = check_merge(adapter, model, str(dtype), progress=update)
+    frame = result.drop_dims("other").to_dataframe().reset_index()
+    others = result["difference"].to_dataframe().reset_index()
+    if as_json:
+        write_json({"attributes": result.attrs, "rows": frame, "others": others})
+        return EXIT_CODES[result.attrs["verdict"]]
+    table = frame.groupby("kind", sort=False).agg(
+        n=("verdict", "size"),
+        sound=("verdict", lambda verdicts: int((verdicts == "adapter").sum())),
+        **{name: (name, "median") for name in ("arrived", "residual", "replayed_arrived", "replayed_residual")},
+        unequal=("n_unequal", "sum"),
+    )
+    if merged is None:
+        table = table.drop(columns=["replayed_arrived", "replayed_residual", "unequal"])
+    names = {"replayed_arrived": "PEFT's", "replayed_residual": "PEFT's "}
+    print_frame(
+        table.reset_index(),
+        "Share of the change that arrived, and all else in units of its size (medians)",
+        names=names,
+    )
+    wrong = frame if full else frame[frame["verdict"] != "adapter"].head(MOST_SHOWN)
+    if len(wrong):
+        columns = ["component", "verdict", "arrived", "residual", "explanation"]
+        print_frame(wrong[columns], "Layers" if full else "Layers that aren't the adapter's", full=full)
+    if len(others):
+        print_frame(
+            others if full else others.head(MOST_SHOWN), "Tensors outside of the adapter that aren't the base's"
+        )
+    say(str(result.attrs["sentence"]))
+    return EXIT_CODES[result.attrs["verdict"]]
