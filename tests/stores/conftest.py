@@ -147,6 +147,7 @@ def make_run(tmp_path: Path) -> Iterator[Callable[..., SmallRun]]:
         weight: list[float] | None = None,
         delta_source: tuple[str, ...] = (),
         importance: tuple[int, int] | None = None,
+        n_variants: int = 0,
         **spec_options: Any,
     ) -> SmallRun:
         rng = np.random.default_rng(0)
@@ -163,6 +164,7 @@ def make_run(tmp_path: Path) -> Iterator[Callable[..., SmallRun]]:
                     biased=biased,
                     delta_source=delta_source,
                     importance=importance,
+                    n_variants=n_variants,
                 )
                 for a in adapters
             ),
@@ -185,6 +187,10 @@ def make_run(tmp_path: Path) -> Iterator[Callable[..., SmallRun]]:
             weights |= {f"adapters/{adapter.name}/replies/{name}": values for name, values in replies.items()}
         for adapter in spec.adapters if importance is not None else ():
             weights |= importance_values(f"adapters/{adapter.name}/importance", *importance, rng)
+        for adapter in spec.adapters if n_variants else ():
+            for name in ("miub", "kl", "ce_change"):  # the second sample wasn't read
+                values = np.vstack([rng.random(n_variants), np.full(n_variants, np.nan)]).astype(np.float32)
+                weights[f"adapters/{adapter.name}/nulls/{name}"] = values
         if spec.n_vocabulary:
             weights["vocabulary/text"] = np.array([f"t{token}" for token in range(spec.n_vocabulary)], object)
         tables = make_tables(n_tokens)

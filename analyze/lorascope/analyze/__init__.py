@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from .miub.qualify import qualify
     from .report.explain import explain
     from .results.digests import verify_result
+    from .results.null_adapters import null_adapters
     from .results.save import open_result, save, save_table
     from .results.scores import scores_table
     from .viewing.view import view
@@ -57,6 +58,7 @@ __all__ = [
     "miub",
     "miub_readings",
     "mutual_information",
+    "null_adapters",
     "open_result",
     "open_run",
     "paired",

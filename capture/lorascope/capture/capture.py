@@ -17,6 +17,7 @@ from .config import CaptureConfig
 from .errors import Interrupted, collecting_signals
 from .recording.importance import all_gradients
 from .recording.layout import make_tables, vocabulary_texts
+from .recording.nulls import all_nulls
 from .recording.progress import CaptureProgress, Report, progress_bar, report_stage
 from .recording.run_model import all_answers, all_replies, all_scores, fill_rows
 from .settling.data import Items
@@ -103,8 +104,8 @@ def capture(
 
     Notes
     -----
-    Nothing is written before all checks have passed, every choice is scored, every answer and reply is written and
-    every gradient of the importance is taken.
+    Nothing is written before all checks have passed, every choice is scored, every answer and reply is written,
+    every gradient of the importance is taken and every null adapter is measured.
     """
     if isinstance(config, CaptureConfig):
         if data is not None or out is not None or options:
@@ -167,6 +168,9 @@ def _open_writer(settled: Settled, progress: Report) -> RunWriter:
     if n := config.importance:
         device = settled.loaded.device
         weights |= all_gradients(layout, model, device, ranks, progress, draws=n, batch_tokens=config.batch_tokens)
+    if n := config.null_adapters:
+        own, device = layout._replace(samples=scored), settled.loaded.device  # with their own answers
+        weights |= all_nulls(own, model, device, ranks, progress, n=n, batch_tokens=config.batch_tokens)
     if not ranks.leads:
         ranks.wait()
         return resume_run(place)

@@ -144,6 +144,9 @@ class CaptureConfig:
     importance: int = 0
     """Measure on which directions of the adapter predictions depend, in up to 32 samples, by the gradients for this
     number of drawn next tokens, such as 4; 0 for none."""
+    null_adapters: int = 0
+    """Measure what this number of random adapters of the same size does, in up to 32 samples: whether the adapter does
+    more than chance; 0 for none, and from 8 on in units of their spread."""
     seed: int = 0
     """Seed of the random choice of tokens and batches."""
     queue: str | None = None
@@ -175,7 +178,7 @@ class CaptureConfig:
                 object.__setattr__(self, name, (getattr(self, name),))
         self._check_names()
         self._check_choices()
-        _require_at_least(self, 0, "seed", "generate", "answer_tokens", "importance")
+        _require_at_least(self, 0, "seed", "generate", "answer_tokens", "importance", "null_adapters")
         _require_at_least(self, 1, "limit", "batch_tokens")
         _require_at_least(self, 2, "window_tokens")
         if not isinstance(self.neutral, str):

@@ -59,6 +59,10 @@ def test_what_the_device_holds() -> None:
     adapter = dataclasses.replace(make_spec().adapters[0], importance=(8, 24))
     graded = needs_of(dataclasses.replace(make_spec(), adapters=(adapter,)), weights=0, batch_tokens=7, vocabulary=11)
     assert graded["gradients"] == 2 * 7 * (11 + 3 * 8 + (8 + 100 + 8 + 200))
+    turned = dataclasses.replace(make_spec().adapters[0], n_variants=9)
+    nulls = needs_of(dataclasses.replace(make_spec(), adapters=(turned,)), weights=0, batch_tokens=7, vocabulary=11)
+    widths = zip(turned.rank, make_spec().components, strict=True)
+    assert nulls["null adapters"] == 4 * 9 * sum(rank * component.d_out for rank, component in widths)
     pair = needs_of(make_spec("pair"), weights=0, batch_tokens=7, vocabulary=11)
     assert pair["logits"] == 7 * 11 * (2 * 2 + 8)
     assert pair["base of a pair"] == 7 * 900 * 2

@@ -64,6 +64,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "states sample, several prompts": {"states": "sample", "states_share": 0.5, "prompt": ("main", "prompt1")},
     "ablation": {"ablate": "layers", "ablate_share": 0.5, "batch_tokens": 128, "codec": "raw", "score": False},
     "importance": {"importance": 2, "states": "none", "codec": "raw"},
+    "null adapters": {"null_adapters": 2, "states": "none", "codec": "raw"},
     "a budget": {"budget": "3MB", "answer_tokens": 4, "score_base": False},
 }
 
@@ -94,6 +95,26 @@ def test_counts_are_those_of_the_capture(
     if settings.budget is not None:
         assert made.config.tokens.startswith("share:0.")
         assert stored < 3_000_000
+
+
+@pytest.mark.parametrize(("stream", "n_passes"), [("adapted", 9), ("base", 13)])
+def test_null_adapters_are_counted_and_timed(
+    config: Callable[..., CaptureConfig], data: Path, stream: str, n_passes: int
+) -> None:
+    made = plan(config(data=str(data), null_adapters=3, stream=stream))
+    assert any(remark.startswith(f"null adapters take about as long as {n_passes} passes") for remark in made.remarks)
+    assert made.trial is not None
+    assert made.seconds["null adapters"] == made.trial.costs.forward * made.n_all_tokens * n_passes
+
+
+def test_null_adapters_that_can_t_be_made_are_refused_before_loading(
+    config: Callable[..., CaptureConfig], tiny_model: Any, tmp_path: Path
+) -> None:
+    folder = tmp_path / "dora"
+    lora = LoraConfig(r=2, target_modules=["q_proj"], init_lora_weights=False, task_type="CAUSAL_LM", use_dora=True)
+    get_peft_model(tiny_model, lora).save_pretrained(folder)
+    with pytest.raises(ValueError, match="changes '.*' by more than a plain B A, so that no null adapters"):
+        plan(config(adapter=str(folder), null_adapters=3), probe=False)
 
 
 @pytest.mark.slow

@@ -52,11 +52,12 @@ def test_swapped_chunks_fail_the_digest_alone(make_run: Any) -> None:
     ("path", "how"),
     [
         *(("samples/ce", "missing"), ("samples/ce", "flip"), (f"adapters/default/lora_B/{F32}", "flip")),
+        *(("adapters/default/nulls/kl", "flip"), ("adapters/default/nulls/miub", "missing")),
         *((f"adapters/default/importance/{name}", "flip") for name in ("gradient", "sample", "singular_value")),
     ],
 )
 def test_damaged_table_or_weight_is_found(make_run: Any, path: str, how: str) -> None:
-    run = make_run(importance=(6, 9))
+    run = make_run(importance=(6, 9), n_variants=3)
     (file,) = (run.path / path).glob("c.*")
     damage(file, how)
     found = {(p.place, p.kind) for p in verify(run.path, level="digests").problems}

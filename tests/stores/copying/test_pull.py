@@ -235,6 +235,13 @@ def test_part_without_a_sample_of_the_importance_has_none(make_run: Any, tmp_pat
     assert not [path for path in sound(part.path).arrays if "importance" in path]
 
 
+def test_part_without_a_sample_of_the_nulls_has_none(make_run: Any, tmp_path: Path) -> None:
+    made = make_run(n_variants=3)
+    assert "adapters/default/nulls/kl" in sound(pull(made.path, tmp_path / "whole.zarr").path).arrays
+    part = pull(made.path, tmp_path / "part.zarr", samples=["ü"])
+    assert not [path for path in sound(part.path).arrays if "nulls" in path]
+
+
 def test_row_keeps_states_only_if_all_its_tokens_had_them(make_run: Any, tmp_path: Path) -> None:
     made = make_run(states="sample", state_rows=(False, True, True))
     source = made.path

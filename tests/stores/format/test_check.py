@@ -127,6 +127,24 @@ def test_importance_needs_a_gradient_of_every_pass_and_direction(make_run: Any) 
         open_run(root).importance()
 
 
+def test_nulls_need_an_adapter_and_a_null_in_every_sample(make_run: Any) -> None:
+    root = make_run(n_variants=3, states="none").path
+    assert verify(root).ok
+    kl, miub = (f"adapters/default/nulls/{name}" for name in ("kl", "miub"))
+    grid = {"name": "regular", "configuration": {"chunk_shape": [2]}}
+    for fields in ({"shape": [2, 1]}, {"shape": [2], "chunk_grid": grid, "dimension_names": ["sample"]}):
+        with as_it_was(root):
+            edit_array(root, kl, **fields)
+            refused(root, f"`shape` of '{kl}' is .*; it must be \\(sample, variant\\), with at least 2 variants")
+    with as_it_was(root):
+        edit_array(root, miub, shape=[2, 4])
+        refused(root, f"`shape` of '{miub}' is \\(2, 4\\); it must be \\(2, 3\\)")
+    with as_it_was(root):
+        shutil.rmtree(root / miub)
+        edit_root(root, consolidated=False)
+        refused(root, f"array '{miub}' is missing")
+
+
 def test_wrong_source_of_delta_is_named(make_run: Any) -> None:
     run = make_run()
     array = zarr.open_array(run.path / "adapters/default/delta_source", mode="r+")

@@ -183,6 +183,15 @@ def test_passes_without_their_chunks_are_refused(make_run: Any) -> None:
         open_run(run.path)
 
 
+def test_variants_that_fill_no_chunk_are_refused(make_run: Any) -> None:
+    run = make_run(n_variants=3)
+    for name in ("miub", "kl", "ce_change"):
+        grid = {"name": "regular", "configuration": {"chunk_shape": [2, 10**12]}}
+        set_fields(run.path, f"adapters/default/nulls/{name}", shape=[2, 10**12], chunk_grid=grid)
+    with pytest.raises(StoreError, match=r"chunks of 'adapters/default/nulls/\w+' are .* none may hold 2 GiB"):
+        open_run(run.path)
+
+
 @pytest.mark.parametrize(
     ("n", "words"),
     [

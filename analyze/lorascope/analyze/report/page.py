@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from lorascope.analyze.results.null_adapters import describe_nulls, null_adapters
 from lorascope.analyze.results.scores import scores
 from lorascope.analyze.results.stored import outside_stores, stored_or_computed
 from lorascope.stores import Run
@@ -128,14 +129,16 @@ def paragraph(run: Run, explanation: Explanation) -> list[tuple[str, str]]:
         Result of `explain`.
     """
     changes, result = explanation.changes, explanation.qualified
-    matters = answer_what_matters(run, explanation)
+    matters, helped = answer_what_matters(run, explanation), answer_whether_it_helps(scores(run), choices_per_item(run))
+    if f"adapters/{(adapter := result.attrs['adapter'])}/nulls/kl" in run.arrays:
+        helped += f" {describe_nulls(null_adapters(run, adapter=adapter))}"
     answers = {
         "What does it say?": answer_what_it_says(run, explanation),
         "Which next tokens?": answer_what_changed(explanation),
         **({} if changes is None else {"After which tokens?": answer_where_it_changes(changes)}),
         "Which parts?": f"{matters} {answer_which_directions(run, explanation, matters)}",
         "How far do outputs move?": answer_where_it_acts(result, with_places=explanation.importance is None),
-        "Does it help?": answer_whether_it_helps(scores(run), choices_per_item(run)),
+        "Does it help?": helped,
     }
     if forgotten := answer_what_it_forgot(run, result):
         answers["What did it forget?"] = forgotten

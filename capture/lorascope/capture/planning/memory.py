@@ -62,6 +62,9 @@ def device_bytes_needed(
         # What enters each layer, the graph of one, and the gradient by the logits.
         graph = sum(map(min, widths.values())) + max(map(sum, widths.values()))
         needs["gradients"] = itemsize * (batch_tokens * graph + n_logits)
+    if any(adapter.n_variants for adapter in spec.adapters):
+        pairs = [(a, r * c.d_out) for a in spec.adapters for r, c in zip(a.rank, spec.components, strict=True)]
+        needs["null adapters"] = sum(4 * adapter.n_variants * size for adapter, size in pairs)
     if spec.stream == "pair":
         needs["base of a pair"] = states
     return needs

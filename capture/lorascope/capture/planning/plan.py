@@ -25,6 +25,7 @@ from ..models.preflight import Note, finite_notes, inspect
 from ..models.training_record import base_notes
 from ..recording.importance import MOST_SAMPLES, choose_samples
 from ..recording.layout import Layout
+from ..recording.nulls import require_turnable
 from ..recording.progress import Report, report_stage
 from ..recording.reduce import has_kernel
 from ..samples.encoded import EncodedSample, count_roles
@@ -39,6 +40,9 @@ from ..settling.neutral import neutral_config, require_predictions
 from ..settling.trial import TrialResult, Way, codecs_to_try, run_trial, scored_tokens
 from .memory import device_bytes_needed, free_device_bytes, free_host_bytes
 from .meta import MetaModel, attach_on_meta, load_on_meta, meta_inputs, output_dtypes
+
+NULL_PASSES = {"adapted": 2, "base": 3, "pair": 3}
+"""Stream -> time of a null adapter in that of bare passes: its passes, and the measures of all tokens by component."""
 
 
 class Fit(NamedTuple):
@@ -91,8 +95,8 @@ class Plan:
     trials: Mapping[Way, TrialResult]
     """Codec, or `none` for a capture without states -> measurements on this machine; empty without a trial."""
     seconds: Mapping[str, float]
-    """Seconds of `load`, as measured, and of `score` (with answers), `replies`, `importance`, `capture`, `changes` and
-    `ablate` and `neutral`, from the trial; else empty."""
+    """Seconds of `load`, as measured, and of `score` (with answers), `replies`, `importance`, `null adapters`,
+    `capture`, `changes`, `ablate` and `neutral`, from the trial; else empty."""
     ablation: Mapping[str, int]
     """Numbers of an ablation's `passes`, `batches` and captured `tokens`; empty without an ablation."""
     changes: Mapping[str, int]
@@ -206,6 +210,8 @@ def plan(config: CaptureConfig, *, probe: bool = True, progress: Report = None) 
         model, problems = attach_on_meta(loaded.model, config.adapters, allow_zero=config.allow_zero)
         # Whether lora_B is zero was seen in the files.
         names = tuple(config.adapters)
+        if config.null_adapters:
+            require_turnable(model, names)
         preflight = inspect(model, names, stream=config.stream, allow_zero=True, probe=meta_inputs(model))
         problems += preflight.problems
         components = select_components(model, names, config.component, skip=preflight.skipped)
@@ -238,7 +244,7 @@ def plan(config: CaptureConfig, *, probe: bool = True, progress: Report = None) 
         return disk, *_memory_fits(layout, model, estimated, max(padded), device, config)
 
     fit = needs()
-    graded = choose_samples(len(lengths), config.seed).tolist() if config.importance else []
+    graded = choose_samples(len(lengths), config.seed).tolist()
     n_graded = sum(lengths[number] for number in graded)
     trials: dict[Way, TrialResult] = {}
     seconds: dict[str, float] = {}
@@ -256,7 +262,10 @@ def plan(config: CaptureConfig, *, probe: bool = True, progress: Report = None) 
         seconds["score"] = tried.measured.get("score_seconds_per_token", 0.0) * n_scored
         if prompts:
             seconds["replies"] = tried.costs.forward * _reply_tokens(prompts.values(), len(names))
-        if graded:
+        if n := config.null_adapters:
+            n_passes = 1 + NULL_PASSES[config.stream] * (1 + n)
+            seconds["null adapters"] = tried.costs.forward * n_graded * n_passes * len(names)
+        if config.importance:
             # Each draw takes a backward pass and, since only what enters a layer is kept, the forward one again.
             seconds["importance"] = tried.costs.forward * n_graded * (1 + 2 * config.importance) * len(names)
         seconds["capture"] = tried.seconds * sum(padded)  # seconds per token as in the trial
@@ -365,6 +374,9 @@ def _remarks(
         yield "the model is spread by `device_map`, so what is free on its devices isn't looked at"
     if n := config.importance:
         yield f"importance takes as long as {1 + 2 * n} forward passes over up to {MOST_SAMPLES} samples an adapter"
+    if n := config.null_adapters:
+        n_passes = 1 + NULL_PASSES[config.stream] * (1 + n)
+        yield f"null adapters take about as long as {n_passes} passes over up to {MOST_SAMPLES} samples an adapter"
     if n := config.answer_tokens:
         yield f"every answer is counted with all {n} tokens, at the speed of a whole pass; one by one they take longer"
     if config.replies:

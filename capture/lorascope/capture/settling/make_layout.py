@@ -139,10 +139,14 @@ def make_run_spec(
     )
     n_rows = -(-n_tokens // ROW_TOKENS)
     n_passes = config.importance * min(n_samples, MOST_SAMPLES)
+    n_variants = config.null_adapters and 1 + config.null_adapters
     spec = RunSpec(
         stream=config.stream,
         components=stored,
-        adapters=tuple(_stored_adapter(name, own, stored, n_passes) for name, own in components.items()),
+        adapters=tuple(
+            dataclasses.replace(_stored_adapter(name, own, stored, n_passes), n_variants=n_variants)
+            for name, own in components.items()
+        ),
         n_tokens=n_tokens,
         n_samples=n_samples,
         states=config.states,

@@ -28,6 +28,7 @@ from ..models.weights import hashing_in_thread
 from ..recording.forward import probe
 from ..recording.hooks import Recorder
 from ..recording.layout import Layout
+from ..recording.nulls import require_turnable
 from ..recording.progress import Report, report_stage
 from ..samples.encode import require_known_tokens
 from ..samples.encoded import EncodedSample, pad, probe_samples
@@ -174,6 +175,8 @@ def settle_loaded(
             f"`importance` is {config.importance}, but some of the model's weights are offloaded, and gradients need "
             "them all at once; leave `importance` out, or take a larger device"
         )
+    if config.null_adapters:
+        require_turnable(model, loaded.adapters)
     components = select_components(model, loaded.adapters, config.component, skip=preflight.skipped)
     samples = scored
     if config.generate:
@@ -239,12 +242,15 @@ def require_same_capture(settled: Settled, run: Run, expected: Mapping[str, Any]
         f"`{out}` contains another capture, which this one can't continue",
     )
     asked = settled.layout.spec.adapters[0]
+    nulls = f"adapters/{asked.name}/nulls/kl"
     prompts, gradient = f"adapters/{asked.name}/replies/prompt", f"adapters/{asked.name}/importance/gradient"
     stored = run.read_static(prompts).tolist() if prompts in run.arrays else []
     if settled.prompts and list(settled.prompts) != list(dict.fromkeys(stored)):
         raise StoreError(f"`{out}` was begun without these `replies`; give the same ones or none, or name a new folder")
     if asked.importance and (gradient not in run.arrays or run.arrays[gradient].shape != asked.importance):
         raise StoreError(f"`{out}` was begun without this `importance`; leave it out, or name a new folder")
+    if asked.n_variants and (nulls not in run.arrays or run.arrays[nulls].shape[1] != asked.n_variants):
+        raise StoreError(f"`{out}` was begun without these `null_adapters`; leave them out, or name a new folder")
     # No row is written twice, so a capture can't restore a chunk.
     ranks = settled.ranks
     if lost := ranks.from_leader(missing_chunks(settled.place) if ranks.leads else []):
@@ -275,5 +281,5 @@ def _stored_settings(config: CaptureConfig) -> dict[str, Any]:
     With them, older runs would have another fingerprint than the one that they store.
     """
     later = {"replies", "neutral", *(() if config.ablate else ("ablate", "ablate_share"))}
-    later |= set() if config.importance else {"importance"}
+    later |= {name for name in ("importance", "null_adapters") if not getattr(config, name)}
     return {name: value for name, value in dataclasses.asdict(config).items() if name not in later}

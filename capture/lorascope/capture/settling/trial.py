@@ -305,7 +305,7 @@ def _trial_layout(config: CaptureConfig, *inputs: Any) -> Layout:
 
     `inputs` are further arguments of `make_layout`. They are for a share of the data, and timed by themselves.
     """
-    return make_layout(dataclasses.replace(config, ablate=None, changes="none", importance=0), *inputs)
+    return make_layout(dataclasses.replace(config, ablate=None, changes="none", importance=0, null_adapters=0), *inputs)
 
 
 def _time_bare_passes(layout: Layout, model: Any, device: torch.device) -> dict[str, float]:

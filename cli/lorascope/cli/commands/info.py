@@ -191,6 +191,8 @@ def _scores_frame(run: "Run") -> "pd.DataFrame":
 
 def _contents(run: "Run", facts: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Yield (name, text) of each thing that a run contains, such as tokens, and remarks of checks before capture."""
+    from lorascope.analyze.results.null_adapters import describe_nulls
+
     tokens, components, rows = (facts[name] for name in ("tokens", "components", "rows"))
     selection = recorded_choices(facts["provenance"])
     partly = f", in {rows['with_states']} of {rows['committed']} rows" if facts["states"] == "sample" else ""
@@ -207,6 +209,8 @@ def _contents(run: "Run", facts: Mapping[str, Any]) -> Iterator[tuple[str, str]]
         if f"adapters/{name}/ablation" in run.arrays:
             parts = run.ablation(name)
             yield "ablation", f"of {parts.sizes['part']} {parts.attrs['parts']}"
+        if f"adapters/{name}/nulls/kl" in run.arrays:
+            yield "null adapters", describe_nulls(analyze.null_adapters(run, adapter=name))
     yield "stream, states", f"{facts['stream']}, {facts['states']}{partly}"
     yield "stored as", ", ".join(f"{count} {dtype}" for dtype, count in components["dtypes"].items())
     yield (

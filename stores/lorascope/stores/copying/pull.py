@@ -88,8 +88,9 @@ def pull(
 
     A copy of a whole run has the run's fingerprint, since it is that run in another encoding; a part has its own.
     Arrays that this version doesn't know aren't copied: `omitted` in the provenance lists them, by group if they are in
-    one of the root's `optional_groups`. Importance keeps passes and directions of the copy's parts. A run of neutral
-    texts inside is copied with it, with the same components and adapters, and all its samples and tokens.
+    one of the root's `optional_groups`. Importance keeps passes and directions of the copy's parts, null
+    adapters its samples, in a copy of all components. A run of neutral texts inside is copied with it, with the same
+    components and adapters, and all its samples and tokens.
     """
     require_choice("codec", codec, CODECS)
     options: dict[str, Any] = {"component": component, "adapters": adapters, "codec": codec, "progress": progress}
@@ -126,9 +127,9 @@ def _pull(
         "codec": codec,
     }
     require_as_written(run, metadata_problems(root))
-    importance = _slice_importance(run, part)
-    spec = replace(_slice_spec(run, part, importance), codec=codec, attributes=_slice_attributes(run, part, asked))
-    weights = read_weights(run, spec) | importance
+    measured = _slice_measured(run, part)
+    spec = replace(_slice_spec(run, part, measured), codec=codec, attributes=_slice_attributes(run, part, asked))
+    weights = read_weights(run, spec) | measured
     with run_lock(out):
         target = open_copy(source, out, spec, tables=_slice_tables(run, part), weights=weights)
         if isinstance(target, Run):
@@ -144,7 +145,7 @@ def _pull(
         return open_run(out)
 
 
-def _slice_spec(run: Run, part: Slice, importance: Mapping[str, np.ndarray]) -> RunSpec:
+def _slice_spec(run: Run, part: Slice, measured: Mapping[str, np.ndarray]) -> RunSpec:
     """Return the specification (components, adapters, sizes) of a copy of this part of a run."""
     whole = copied_spec(run)
     n_rows = -(-len(part.tokens) // ROW_TOKENS)
@@ -154,9 +155,7 @@ def _slice_spec(run: Run, part: Slice, importance: Mapping[str, np.ndarray]) -> 
         whole,
         components=tuple(whole.components[index] for index in part.components),
         adapters=tuple(
-            _slice_adapter(adapter, part, importance.get(f"adapters/{adapter.name}/importance/gradient"))
-            for adapter in whole.adapters
-            if adapter.name in part.adapters
+            _slice_adapter(adapter, part, measured) for adapter in whole.adapters if adapter.name in part.adapters
         ),
         n_tokens=len(part.tokens),
         n_samples=len(part.samples),
@@ -165,17 +164,22 @@ def _slice_spec(run: Run, part: Slice, importance: Mapping[str, np.ndarray]) -> 
     )
 
 
-def _slice_adapter(adapter: Adapter, part: Slice, gradient: np.ndarray | None) -> Adapter:
-    """Return the adapter with only the components of this part of a run, and the shape of its part of `gradient`."""
+def _slice_adapter(adapter: Adapter, part: Slice, measured: Mapping[str, np.ndarray]) -> Adapter:
+    """Return the adapter with only the components of this part of a run, and the sizes of what was `measured`."""
     columns = {name: getattr(adapter, name) for name in ("rank", "scaling", "factored", "biased", "delta_source")}
     chosen: dict[str, Any] = {
         name: tuple(values[index] for index in part.components) for name, values in columns.items() if values
     }
-    return replace(adapter, **chosen, importance=None if gradient is None else gradient.shape)
+    gradient, kl = (measured.get(f"adapters/{adapter.name}/{name}") for name in ("importance/gradient", "nulls/kl"))
+    chosen["importance"] = None if gradient is None else gradient.shape
+    return replace(adapter, **chosen, n_variants=0 if kl is None else kl.shape[1])
 
 
-def _slice_importance(run: Run, part: Slice) -> dict[str, np.ndarray]:
-    """Return {path: values} of the gradients of this part's samples and components, where adapters have any."""
+def _slice_measured(run: Run, part: Slice) -> dict[str, np.ndarray]:
+    """Return {path: values} of the gradients and nulls of this part of a run, where adapters have any.
+
+    Nulls are those of all components together.
+    """
     sliced: dict[str, np.ndarray] = {}
     for name in part.adapters:
         root = f"adapters/{name}/importance"
@@ -186,6 +190,10 @@ def _slice_importance(run: Run, part: Slice) -> dict[str, np.ndarray]:
                 own[column] = axis, np.searchsorted(chosen, own[column]).astype(np.int32)
             if own["gradient"].size:
                 sliced |= {f"{root}/{column}": values.values for column, values in own.variables.items()}
+        if f"adapters/{name}/nulls/kl" in run.arrays and len(part.components) == len(run):
+            own = run.null_adapters(name).isel(sample=part.samples)
+            if own["kl"].notnull().any():
+                sliced |= {f"adapters/{name}/nulls/{column}": values.values for column, values in own.items()}
     return sliced
 
 

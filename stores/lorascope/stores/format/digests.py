@@ -13,7 +13,7 @@ FREE_SETTINGS = frozenset(
         *("model", "adapter", "data", "prompt", "examples"),  # their paths may differ: their hashes are compared
         *("share", "shared_layers", "share_from"),  # their result is part of the model's identity
         *("out", "device", "device_map", "queue", "overfill", "budget", "trust_remote_code"),
-        *("measure_overhead", "unembedding", "importance", "changes"),
+        *("measure_overhead", "unembedding", "importance", "null_adapters", "changes"),
     }
 )
 """Settings of a capture that don't affect its numbers."""

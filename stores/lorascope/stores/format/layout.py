@@ -15,6 +15,7 @@ from .tables import (
     ADAPTER_COLUMNS,
     CHANGE_COLUMNS,
     IMPORTANCE_COLUMNS,
+    NULL_COLUMNS,
     REPLY_COLUMNS,
     ROW_STATES,
     TABLES,
@@ -285,6 +286,9 @@ def _adapter_arrays(spec: RunSpec, adapter: Adapter) -> Iterator[ArraySpec]:
         yield _column_array(f"{root}/replies", column, spec.n_replies, "reply")
     if adapter.importance is not None:
         yield from _importance_arrays(f"{root}/importance", *adapter.importance)
+    for column in NULL_COLUMNS if adapter.n_variants else ():
+        whole = replace(column, axis=(("variant", adapter.n_variants),))
+        yield _column_array(f"{root}/nulls", whole, spec.n_samples, "sample")
     if spec.states != "none":
         yield from _delta_arrays(spec, adapter, root)
 

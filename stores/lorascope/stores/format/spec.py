@@ -90,6 +90,8 @@ class Adapter:
     """One of `DELTA_SOURCES` by component; empty: `factor` or `branch`, as `factored` says."""
     importance: tuple[int, int] | None = None
     """Numbers of passes and of directions whose gradients are stored; None if importance wasn't measured."""
+    n_variants: int = 0
+    """Number of stored variants of the adapter: itself and its null adapters; 0 without nulls."""
 
     def __post_init__(self) -> None:
         """Raise ValueError if the name can't name a folder, or `delta_source` contradicts `rank` and `factored`."""

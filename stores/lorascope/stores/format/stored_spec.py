@@ -38,8 +38,10 @@ def stored_spec(
         if not np.isfinite(np.array(scaling)[np.array(rank) > 0]).all():
             raise ValueError(f"'{root}/scaling' is {scaling}; it must be finite where `rank` is above 0")
         sources = tuple(read(f"{root}/delta_source").tolist()) if f"{root}/delta_source" in arrays else ()
-        importance = _stored_importance(arrays, root)
-        adapters.append(replace(adapter, biased=biased, delta_source=sources, importance=importance))
+        importance = _stored_shape(arrays, f"{root}/importance/gradient", "(pass, direction), each at least 1", 1)
+        nulls = _stored_shape(arrays, f"{root}/nulls/kl", "(sample, variant), with at least 2 variants", 2)
+        adapter = replace(adapter, biased=biased, delta_source=sources, importance=importance)
+        adapters.append(replace(adapter, n_variants=nulls[1] if nulls else 0))
     spec = _run_spec(attributes, arrays, components, tuple(adapters))
     if spec.ablate is None:
         return spec
@@ -108,16 +110,15 @@ def _run_spec(
     )
 
 
-def _stored_importance(arrays: Mapping[str, ArrayDescription], root: str) -> tuple[int, int] | None:
-    """Return the numbers of passes and directions of the adapter at `root`; None if importance wasn't measured."""
-    if (gradient := arrays.get(f"{root}/importance/gradient")) is None:
+def _stored_shape(
+    arrays: Mapping[str, ArrayDescription], path: str, expected: str, least: int
+) -> tuple[int, int] | None:
+    """Return the shape of an adapter's array, whose second axis has `least` entries or more; None if it's missing."""
+    if (array := arrays.get(path)) is None:
         return None
-    if len(gradient.shape) != 2 or min(gradient.shape) < 1:
-        raise ValueError(
-            f"`shape` of '{root}/importance/gradient' is {gradient.shape}; it must be (pass, direction), each at "
-            "least 1"
-        )
-    return (gradient.shape[0], gradient.shape[1])
+    if len(array.shape) != 2 or array.shape[0] < 1 or array.shape[1] < least:
+        raise ValueError(f"`shape` of {path!r} is {array.shape}; it must be {expected}")
+    return (array.shape[0], array.shape[1])
 
 
 def _n_replies(arrays: Mapping[str, ArrayDescription], adapter: str) -> int:

@@ -234,6 +234,15 @@ IMPORTANCE_COLUMNS = {
     ),
 }
 """Axis of an adapter's gradients -> what is stored of each entry along it."""
+NULL_COLUMNS = tuple(
+    _float_column(name, f"{meaning}; NaN for samples that weren't read", units)
+    for name, units, meaning in (
+        ("miub", "nat", "js of the variant in the run's stream, summed over components, mean over a sample's tokens"),
+        ("kl", "nat/token", "KL(base || variant) of the next token's distribution, mean over a sample's tokens"),
+        ("ce_change", "nat/token", "cross-entropy of the tokens to predict, with the variant minus without an adapter"),
+    )
+)
+"""Values that each variant of an adapter, itself and its nulls, has in each sample."""
 ROW_STATES = Column(
     name="states",
     dtype="uint8",
@@ -286,6 +295,7 @@ def find_column(path: str) -> Column | None:
     if table.startswith("adapters/"):
         importance = (*IMPORTANCE_COLUMNS["pass"], *IMPORTANCE_COLUMNS["direction"])
         folders = {"": ADAPTER_COLUMNS, "changes": CHANGE_COLUMNS, "importance": importance, "replies": REPLY_COLUMNS}
+        folders["nulls"] = NULL_COLUMNS
         columns = folders.get("/".join(table.split("/")[2:]), ())
     return next((column for column in columns if column.name == name), None)
 

@@ -20,6 +20,7 @@ from ..format.stored_array import StoredArray
 from ..format.tables import (
     CHANGE_COLUMNS,
     IMPORTANCE_COLUMNS,
+    NULL_COLUMNS,
     REPLY_COLUMNS,
     TABLES,
     TOKEN_WEIGHT,
@@ -453,6 +454,17 @@ class Run:
         self._require_captured(f"{root}/gradient", "importance", "--importance 4")
         names = ["gradient", *(column.name for columns in IMPORTANCE_COLUMNS.values() for column in columns)]
         return xr.Dataset({name: self._read_column(f"{root}/{name}") for name in names})
+
+    def null_adapters(self, adapter: str | None = None) -> xr.Dataset:
+        """Return as a Dataset what an adapter and random ones of its size do in each sample (sample, variant).
+
+        Variant 0 is the adapter itself. `miub` is in nats, `kl`, KL(base || variant) of next tokens, and `ce_change`,
+        by how much the variant changes the loss on the tokens to predict, in nats a token; NaN where not measured.
+        Raises StoreError if the run was captured without `--null-adapters`, or a chunk is broken.
+        """
+        root = f"adapters/{self._checked_adapter_name(adapter)}/nulls"
+        self._require_captured(f"{root}/kl", "null adapters", "--null-adapters 8")
+        return xr.Dataset({column.name: self._read_column(f"{root}/{column.name}") for column in NULL_COLUMNS})
 
     def changes(self, adapter: str | None = None, *, sample: Samples = None) -> xr.Dataset:
         """Return how an adapter changes the next token's distribution after each token, a lazy Dataset (token, ...).

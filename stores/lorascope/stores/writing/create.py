@@ -60,8 +60,8 @@ def create_run(
         (`base_...`) and of answers (`written...`) are optional; every other one is needed.
     weights
         `lora_B/<component>` (feature, rank) of each factored component, `lora_bias/<component>` (feature,) if there
-        is one, and `replies/<column>` (reply,) and `importance/<column>`, under `adapters/<name>/`, and
-        `vocabulary/text`, as far as the specification has them.
+        is one, and `replies/<column>` (reply,), `importance/<column>` and `nulls/<column>`, under `adapters/<name>/`,
+        and `vocabulary/text`, as far as the specification has them.
     decode_back
         Whether each chunk, also of rows, is decoded and compared with its values before it is written.
 
