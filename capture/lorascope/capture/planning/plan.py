@@ -41,9 +41,6 @@ from ..settling.trial import TrialResult, Way, codecs_to_try, run_trial, scored_
 from .memory import device_bytes_needed, free_device_bytes, free_host_bytes
 from .meta import MetaModel, attach_on_meta, load_on_meta, meta_inputs, output_dtypes
 
-NULL_PASSES = {"adapted": 2, "base": 3, "pair": 3}
-"""Stream -> time of a null adapter in that of bare passes: its passes, and the measures of all tokens by component."""
-
 
 class Fit(NamedTuple):
     """Disk or memory that a capture needs, and how much of it is free."""
@@ -262,9 +259,8 @@ def plan(config: CaptureConfig, *, probe: bool = True, progress: Report = None) 
         seconds["score"] = tried.measured.get("score_seconds_per_token", 0.0) * n_scored
         if prompts:
             seconds["replies"] = tried.costs.forward * _reply_tokens(prompts.values(), len(names))
-        if n := config.null_adapters:
-            n_passes = 1 + NULL_PASSES[config.stream] * (1 + n)
-            seconds["null adapters"] = tried.costs.forward * n_graded * n_passes * len(names)
+        if config.null_adapters:
+            seconds["null adapters"] = tried.costs.forward * n_graded * _null_passes(config) * len(names)
         if config.importance:
             # Each draw takes a backward pass and, since only what enters a layer is kept, the forward one again.
             seconds["importance"] = tried.costs.forward * n_graded * (1 + 2 * config.importance) * len(names)
@@ -331,6 +327,11 @@ def _reply_tokens(prompts: Collection[EncodedSample], n_adapters: int) -> int:
     return n_written + n_adapters * n_scales * (n_tokens + n_scales * n_new)
 
 
+def _null_passes(config: CaptureConfig) -> int:
+    """Return the time of null adapters in that of bare passes: each takes one or two, and measures of all tokens."""
+    return 1 + (2 if config.stream == "adapted" else 3) * (1 + config.null_adapters)
+
+
 def _memory_fits(
     layout: Layout, model: Any, estimated: Estimate, batch_tokens: int, device: torch.device, config: CaptureConfig
 ) -> tuple[Fit, ...]:
@@ -374,9 +375,9 @@ def _remarks(
         yield "the model is spread by `device_map`, so what is free on its devices isn't looked at"
     if n := config.importance:
         yield f"importance takes as long as {1 + 2 * n} forward passes over up to {MOST_SAMPLES} samples an adapter"
-    if n := config.null_adapters:
-        n_passes = 1 + NULL_PASSES[config.stream] * (1 + n)
-        yield f"null adapters take about as long as {n_passes} passes over up to {MOST_SAMPLES} samples an adapter"
+    if config.null_adapters:
+        n = _null_passes(config)
+        yield f"null adapters take about as long as {n} passes over up to {MOST_SAMPLES} samples an adapter"
     if n := config.answer_tokens:
         yield f"every answer is counted with all {n} tokens, at the speed of a whole pass; one by one they take longer"
     if config.replies:

@@ -3,8 +3,10 @@
 A null has the adapter's size, rank and layers, and another direction: what it does as well, the size alone does.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -29,8 +31,6 @@ from .layout import Layout
 from .progress import Report, counting
 from .reduce import Reduced
 
-Weights = Sequence[torch.Tensor]
-"""B of every layer of an adapter."""
 STREAM = 4
 """Second word of the key of the nulls' random numbers, so that they differ from others of the same seed."""
 
@@ -67,48 +67,31 @@ def all_nulls(
 
     Up to 32 samples are read, others have NaN. Raises CaptureError if a value isn't finite.
     """
-    seed, n_samples, report = layout.plan.seed, len(layout.samples), counting(progress, "null adapters", "passes")
-    chosen = choose_samples(n_samples, seed)
-    samples, values = [layout.samples[number] for number in chosen], dict[str, np.ndarray]()
+    chosen, values = choose_samples(len(layout.samples), layout.plan.seed), dict[str, np.ndarray]()
+    samples = [layout.samples[number] for number in chosen]
+    batches = plan_batches([len(sample.token_ids) for sample in samples], batch_tokens=batch_tokens)
+    report = counting(progress, "null adapters", "passes")
     for adapter in layout.components:
-        variants = _variants(model, adapter, n, seed)
-
-        def work(
-            own: Sequence[EncodedSample], adapter: str = adapter, variants: Sequence[Weights] = variants
-        ) -> np.ndarray:
-            """Return the values (sample, variant, column) of samples."""
-            batches, blocks = _batches(own, batch_tokens), list[np.ndarray]()
-            for batch in batches:
-                rows = list[np.ndarray]()
-                for row in _measure(model, own[batch], device, adapter, layout, variants):
-                    rows.append(row)
-                    report(len(blocks) * len(variants) + len(rows), len(batches) * len(variants))
-                blocks.append(np.stack(rows, axis=1))
-            return np.concatenate(blocks)
-
-        measured = np.concatenate(ranks.map_batches(samples, _batches(samples, batch_tokens), work))
+        variants = _variants(model, adapter, n, layout.plan.seed)
+        work = partial(_measure, layout, model, device, adapter, variants, batch_tokens, report)
+        measured = np.concatenate(ranks.map_batches(samples, batches, work), axis=2)
         if not np.isfinite(measured).all():
             raise CaptureError(
                 f"adapter {adapter!r} or a null of it gives numbers that aren't finite; in float16 they overflow, so "
                 "load the model in bfloat16 or float32, or leave `null_adapters` out"
             )
-        for column, by_sample in zip(NULL_COLUMNS, np.moveaxis(measured, -1, 0), strict=True):
-            whole = np.full((n_samples, len(variants)), np.nan, np.float32)
-            whole[chosen] = by_sample
+        for number, column in enumerate(NULL_COLUMNS):
+            whole = np.full((len(layout.samples), len(variants)), np.nan, np.float32)
+            whole[chosen] = measured[:, number].T
             values[f"adapters/{adapter}/nulls/{column.name}"] = whole
     return values
 
 
-def _batches(samples: Sequence[EncodedSample], batch_tokens: int) -> list[slice]:
-    """Return slices of samples, one for each batch."""
-    return plan_batches([len(sample.token_ids) for sample in samples], batch_tokens=batch_tokens)
-
-
-def _variants(model: Any, adapter: str, n: int, seed: int) -> list[Weights]:
+def _variants(model: Any, adapter: str, n: int, seed: int) -> list[list[torch.Tensor]]:
     """Return B of each layer of an adapter, and of n nulls of it, whose numbers from 1 on are part of their seeds."""
     modules = [module for _, module in adapted_modules(model, adapter).values()]
     own = [m.lora_embedding_B[adapter] if isinstance(m, Embedding) else m.lora_B[adapter].weight for m in modules]
-    variants: list[Weights] = [own]
+    variants = [own]
     for number in range(1, n + 1):
         rngs = (np.random.default_rng([seed, STREAM, number, place]) for place in range(len(own)))
         turned = (turn(b.detach().double().cpu().numpy(), rng) for b, rng in zip(own, rngs, strict=True))
@@ -117,38 +100,46 @@ def _variants(model: Any, adapter: str, n: int, seed: int) -> list[Weights]:
 
 
 def _measure(
+    layout: Layout,
     model: Any,
-    samples: Sequence[EncodedSample],
     device: torch.device,
     adapter: str,
-    layout: Layout,
-    variants: Sequence[Weights],
-) -> Iterator[np.ndarray]:
-    """Yield `NULL_COLUMNS` (sample, column) of a batch for each variant of B; the first is the model's own."""
-    lengths, targets = [len(s.token_ids) for s in samples], [np.flatnonzero(s.is_target) for s in samples]
-    base, adapted = _logits(model, Pass("base", None), samples, device), Pass("adapted", adapter)
-    flat = torch.from_numpy(flat_index([*map(np.arange, lengths)], base.shape[1])).to(base.device)
-    base_nll, components = negative_log_likelihood(base, samples, targets), {adapter: layout.components[adapter]}
-    js = torch.zeros(len(flat), dtype=torch.float64, device=base.device)
+    variants: Sequence[Sequence[torch.Tensor]],
+    batch_tokens: int,
+    report: Callable[[int, int], None],
+    samples: Sequence[EncodedSample],
+) -> np.ndarray:
+    """Return `NULL_COLUMNS` (variant, column, sample) for each variant of B; the first is the model's own."""
+    batches, blocks = plan_batches([len(s.token_ids) for s in samples], batch_tokens=batch_tokens), list[torch.Tensor]()
+    components, adapted = {adapter: layout.components[adapter]}, Pass("adapted", adapter)
+    for batch, weights in product(batches, variants):
+        part = samples[batch]
+        lengths, targets = [len(s.token_ids) for s in part], [np.flatnonzero(s.is_target) for s in part]
+        if weights is variants[0]:
+            base = _logits(model, Pass("base", None), part, device)
+        flat = torch.from_numpy(flat_index([*map(np.arange, lengths)], base.shape[1])).to(base.device)
+        js = torch.zeros(len(flat), dtype=torch.float64, device=base.device)
 
-    def add(target: Any, index: int, name: str, reduced: Reduced) -> None:
-        """Add a component's js by token."""
-        js.add_(reduced.js.to(js))
+        def add(target: Any, index: int, name: str, reduced: Reduced, js: torch.Tensor = js) -> None:
+            """Add a component's js by token."""
+            js.add_(reduced.js.to(js))
 
-    for weights in variants:
-        js.zero_()
         with _replaced(variants[0], weights):
             recorder = Recorder(components, stream=layout.spec.stream, keep_states=False, reducer=add)
             with recorder.attached():
                 for pass_ in recorder.passes:
                     with recorder.recording(empty_target(lengths, PROBE_TOKENS), pass_):
-                        logits = _logits(model, pass_, samples, device)
+                        logits = _logits(model, pass_, part, device)
             if adapted not in recorder.passes:
-                logits = _logits(model, adapted, samples, device)
-        kl, change = kl_divergence(base, logits, flat), negative_log_likelihood(logits, samples, targets) - base_nll
-        by_column = (js, lengths), (kl, lengths), (change, [*map(len, targets)])
-        means = [[part.double().mean() for part in torch.split(tokens, counts)] for tokens, counts in by_column]
-        yield torch.tensor(means, dtype=torch.float64).numpy().T
+                logits = _logits(model, adapted, part, device)
+        nll, base_nll = (negative_log_likelihood(each, part, targets) for each in (logits, base))
+        kl, counts = kl_divergence(base, logits, flat), [*map(len, targets)]
+        by_column = (js, lengths), (kl, lengths), (nll - base_nll, counts)
+        means = [[own.double().mean() for own in torch.split(tokens, sizes)] for tokens, sizes in by_column]
+        blocks.append(torch.tensor(means, dtype=torch.float64))
+        report(len(blocks), len(batches) * len(variants))
+    by_batch = [torch.stack(blocks[at : at + len(variants)]) for at in range(0, len(blocks), len(variants))]
+    return torch.cat(by_batch, dim=2).numpy()
 
 
 def _logits(model: Any, pass_: Pass, samples: Sequence[EncodedSample], device: torch.device) -> torch.Tensor:
@@ -160,7 +151,7 @@ def _logits(model: Any, pass_: Pass, samples: Sequence[EncodedSample], device: t
 
 
 @contextmanager
-def _replaced(parameters: Weights, values: Weights) -> Iterator[None]:
+def _replaced(parameters: Sequence[torch.Tensor], values: Sequence[torch.Tensor]) -> Iterator[None]:
     """Let parameters have other values within the context; afterwards they have their own memory again."""
     before = [parameter.data for parameter in parameters]
     try:
