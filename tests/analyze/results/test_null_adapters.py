@@ -68,11 +68,12 @@ def test_with_fewer_than_eight_there_is_a_rank_alone(n: int) -> None:
     ("own", "noise", "claim"),
     [
         ((-9.0, 9.0, 0.0), 0.1, "That is more than chance ("),
-        ((9.0, 9.0, 0.0), 0.1, "Chance would do less harm ("),
+        ((9.0, 9.0, 0.0), 0.1, "That is more than chance, but for the worse ("),
         ((0.3, 9.0, 0.0), 0.1, "Predictions move more than by chance, but the loss falls no further ("),
-        ((0.3, -9.0, 0.0), 0.1, "No more than chance ("),
-        ((0.3, 0.1, 50.0), 0.1, "No more than chance ("),
-        ((-9.0, 0.1, 0.0), 40.0, "No more than chance ("),  # on these samples alone
+        ((0.3, -9.0, 0.0), 0.1, "Not clearly more than chance ("),
+        ((0.3, 0.1, 50.0), 0.1, "Not clearly more than chance ("),
+        ((-3.5, 0.1, 0.0), 0.1, "Not clearly more than chance ("),  # p = 0.03
+        ((-9.0, 0.1, 0.0), 40.0, "Not clearly more than chance ("),  # on these samples alone
     ],
 )
 def test_claims(own: Any, noise: float, claim: str) -> None:
