@@ -186,6 +186,8 @@ def test_three_processes_write_what_one_writes(content: Any, command: Any, tmp_p
             *ABLATION,
             "--importance",
             "2",
+            "--null-adapters",
+            "2",
             "--neutral",
             "50",
         )
