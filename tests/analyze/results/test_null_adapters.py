@@ -68,7 +68,7 @@ def test_with_fewer_than_eight_there_is_a_rank_alone(n: int) -> None:
     ("own", "noise", "claim"),
     [
         ((-9.0, 9.0, 0.0), 0.1, "That is more than chance ("),
-        ((9.0, 9.0, 0.0), 0.1, "That is more than chance, but for the worse ("),
+        ((9.0, 9.0, 0.0), 0.1, "That is more than chance, and for the worse ("),
         ((0.3, 9.0, 0.0), 0.1, "Predictions move more than by chance, but the loss falls no further ("),
         ((0.3, -9.0, 0.0), 0.1, "Not clearly more than chance ("),
         ((0.3, 0.1, 50.0), 0.1, "Not clearly more than chance ("),

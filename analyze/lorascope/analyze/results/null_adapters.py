@@ -91,7 +91,7 @@ def describe_nulls(compared: xr.Dataset) -> str:
     if not kl > 0:
         claim = "Not clearly more than chance"
     if loss:
-        claim = "That is more than chance" if loss < 0 else "That is more than chance, but for the worse"
+        claim = "That is more than chance" if loss < 0 else "That is more than chance, and for the worse"
     if np.isnan(rows[0].p):
         claim = f"Can't tell whether that is more than chance, which takes {LEAST_NULLS} random adapters that differ"
     return (
