@@ -1,7 +1,6 @@
 """Neutral texts in a run of their own: what the base writes, and that the run around them stays as it is."""
 
 import copy
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -130,7 +129,7 @@ def test_measures_are_those_of_both_models(make: Any, adapted: Any) -> None:
         np.testing.assert_allclose(kl[place : place + len(ids)], expected, rtol=2e-4, atol=1e-7)
         place += len(ids)
     assert place == run.n_tokens
-    assert set(run.token_labels["role"].values) == {"prompt", "generated"}
+    assert set(run.token_labels["role"].values) == {"text", "generated"}
 
 
 def test_a_finished_run_gets_them_later_and_only_once(
@@ -179,7 +178,7 @@ def test_a_file_of_texts(make: Any, text: Path) -> None:
     assert neutral.samples["id"].values.tolist() == ["text:0", "text:1", "text:2"]
     assert neutral.n_tokens == 300
     result = analyze.forgetting(run)
-    assert result.attrs["written_by"] == "file"
+    assert result.attrs["source"] == f"of {text}"
     assert (result["kl"] > 0).all()
     text.write_text("the question " * 200)
     with pytest.raises(StoreError, match=r"run.zarr/neutral. contains another capture.*data: "):
@@ -211,9 +210,8 @@ def test_they_are_checked_computed_again_and_copied(
     places = {problem.place for problem in verify(run.path).problems}
     assert "neutral/tokens/nll/c.0" in places
     Path(inside, "zarr.json").write_text("{")
-    (problem,) = verify(run.path).problems
-    assert (problem.place, problem.kind) == ("neutral", "unreadable")
-    assert "run.zarr/neutral" in problem.message
+    with pytest.raises(StoreError, match="run.zarr/neutral. isn't a readable Zarr group"):
+        verify(run.path)
 
 
 def test_files_about_them_are_outside_of_the_run(make: Any, tmp_path: Path) -> None:
@@ -250,7 +248,6 @@ def test_what_cannot_write_is_refused(
 ) -> None:
     with pytest.raises(ValueError, match="`neutral` is 0; give at least 1"):
         make(neutral=0)
-    monkeypatch.setattr("lorascope.capture.settling.neutral.require_predictions", lambda *_: None)
     bare = copy.deepcopy(tiny_tokenizer)
     bare.bos_token = bare.eos_token = None
     options: dict[str, Any] = {"seed": 0, "batch_tokens": 500, "progress": None}
@@ -265,28 +262,32 @@ def test_what_cannot_write_is_refused(
 
 def test_a_model_without_next_tokens_is_refused() -> None:
     from lorascope.capture.models.model import ModelFacts
-    from lorascope.capture.settling.neutral import require_predictions
+    from lorascope.capture.settling.neutral import neutral_config
 
     facts = ModelFacts(
         class_name="BertModel", context_length=9, n_known_tokens=9, is_causal=False, attends_by_length=True
     )
     config = CaptureConfig(model="m", adapter="a", data="d", out="o", neutral=3)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="`neutral` is 3, but BertModel doesn't predict the next token"):
-        require_predictions(config, facts)
+        neutral_config(config, facts)
 
 
 def test_a_plan_counts_them(
-    tiny_model: Any, tiny_tokenizer: Any, tiny_adapter: Path, data: Path, text: Path, tmp_path: Path
+    make: Any, tiny_model: Any, tiny_tokenizer: Any, tiny_adapter: Path, data: Path, text: Path, tmp_path: Path
 ) -> None:
     folder = save_model(tmp_path / "model", tiny_model, tiny_tokenizer)
     settings: Any = {"model": str(folder), "adapter": (str(tiny_adapter),), "data": (str(data),)}
     settings["out"] = str(tmp_path / "out.zarr")
     without = plan(CaptureConfig(**settings), probe=False)
     made = plan(CaptureConfig(**settings, neutral=3))
-    assert (made.neutral["texts"], made.neutral["tokens"]) == (3, 3 * 128)
-    assert made.fit[0].needed_bytes == without.fit[0].needed_bytes + made.neutral["bytes"]
+    assert any("3 neutral texts are counted with 384 tokens, at the speed of a pass" in text for text in made.remarks)
+    assert made.fit[0].needed_bytes == without.fit[0].needed_bytes + made.fit[0].parts["neutral texts"]
     assert made.seconds["neutral"] > 0
-    assert json.loads(json.dumps(made.as_dict()))["neutral"] == dict(made.neutral)
     assert made.spec == without.spec
-    assert without.neutral == {}
-    assert plan(CaptureConfig(**settings, neutral=str(text), window_tokens=200), probe=False).neutral["tokens"] > 3000
+    captured = make("out.zarr", neutral=3)
+    sizes = [file.stat().st_size for file in (tmp_path / "out.zarr/neutral").rglob("*") if file.is_file()]
+    blocks = sum(-(-size // 4096) * 4096 for size in sizes)
+    assert 0.5 < blocks / made.fit[0].parts["neutral texts"] < 1
+    assert neutral_of(captured).n_tokens < 384
+    of_file = plan(CaptureConfig(**settings, neutral=str(text), window_tokens=200), probe=False)
+    assert any("19 neutral texts are counted with 3716 tokens" in remark for remark in of_file.remarks)

@@ -18,7 +18,8 @@ from .models.passes import isolated
 from .recording.progress import CaptureProgress
 from .recording.run_model import fill_rows
 from .samples.neutral import read_neutral_texts
-from .settling.data import name_data, read_data
+from .samples.prompt import read_prompts
+from .settling.data import Data, name_data, read_data
 from .settling.inputs import require_inputs, settings_of_run
 from .settling.load import load
 from .settling.provenance import require_same_identity
@@ -90,13 +91,13 @@ def reforward(
     config = settings_of_run(run, {**(overrides or {}), **({"data": names} if names else {})})
     require_inputs(config, model_given=model is not None, data_given=items is not None, writes=False)
     chosen = _choose_samples(run, k, seed)
-    texts = None
     if config.data[0].endswith(IN_RUN):
-        items, texts = {}, read_neutral_texts(run)
-    data_read = read_data(config.data, config.prompt, config.examples, seed=config.seed, items=items)
+        data_read = Data({}, read_prompts(config.prompt, config.examples, seed=config.seed), read_neutral_texts(run))
+    else:
+        data_read = read_data(config.data, config.prompt, config.examples, seed=config.seed, items=items)
     loaded = load(config, parse_device(config.device), model, tokenizer)
     with isolated(loaded.model, loaded.device):
-        settled = settle_loaded(config, loaded, data_read, ALONE, run.place, "finished", texts)
+        settled = settle_loaded(config, loaded, data_read, ALONE, run.place, "finished")
         stored = provenance_identity(run.attributes["provenance"])
         require_same_identity(
             {**stored, "libraries": {}},

@@ -68,7 +68,7 @@ def test_mean_kl_is_the_divergence_of_whole_texts(tmp_path: Path, seed: int) -> 
     # A beginning counts as often as it is drawn.
     values = open_run(tmp_path / "run.zarr/neutral").reduction("kl").values
     assert kl == pytest.approx(values.astype(float).mean())
-    assert result.attrs["written_by"] == "base"
+    assert result.attrs["source"] == "that the base wrote itself"
     assert result["n_tokens"].sel(texts="neutral") == len(values)
     assert result["n_samples"].sel(texts="neutral") == 300
 
@@ -95,7 +95,7 @@ def test_a_files_texts_are_data_too(tmp_path: Path) -> None:
     run = with_neutral(tmp_path, provenance={"settings": {"data": ["wiki.txt"]}})
     result, neutral = forgetting(run), open_neutral(run)
     assert neutral is not None
-    assert result.attrs["written_by"] == "file"
+    assert result.attrs["source"] == "of wiki.txt"
     assert float(result["kl"][0]) == pytest.approx(changes(neutral).attrs["kl"])
     assert float(result["miub"][0]) == pytest.approx(0.1)
 
@@ -120,5 +120,5 @@ def test_texts_of_another_model_are_refused(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="has no neutral texts; its capture with `--neutral 32` adds them"):
         forgetting(store(tmp_path / "alone.zarr", *chains(8), 40, seed=1))
     run = with_neutral(tmp_path, provenance={"model": {"sha256": "ab"}})
-    with pytest.raises(StoreError, match="run.zarr/neutral. is of other model than the run around it; delete that"):
+    with pytest.raises(StoreError, match="run.zarr/neutral. is of another model or adapter than the run around it; d"):
         forgetting(run)

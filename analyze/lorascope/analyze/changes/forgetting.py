@@ -12,14 +12,15 @@ from lorascope.stores.format.layout import IN_RUN
 from lorascope.stores.names import Patterns
 from lorascope.stores.reading.read import RunLike, open_neutral
 
+BY_BASE = "that the base wrote itself"
+"""Source of texts that the base model wrote."""
+
 
 class NextTokenKL(NamedTuple):
     """Mean KL(base || adapted) of the next token in nats, its standard error over samples, and both numbers."""
 
     kl: float
-    """NaN where it wasn't measured."""
     kl_se: float
-    """NaN for one sample."""
     n_tokens: int
     n_samples: int
 
@@ -34,18 +35,14 @@ def forgetting(
 ) -> xr.Dataset:
     """Return how far an adapter moves next tokens and layers on neutral texts, and for comparison on the user's data.
 
-    On texts that the base wrote itself the mean KL is what the adapter forgot: per token, the divergence of the
-    adapted model's distribution of texts from the base's own.
+    On texts that the base wrote itself the mean KL is what the adapter forgot: how far its distribution of texts is
+    from the base's own, per token.
 
     Parameters
     ----------
     run
-        An open run or its path or url, captured with neutral texts (`capture --neutral`), finished or not.
-    adapter
-        Name of the adapter; not needed if there is only one.
-    component
-        Path of a component or a pattern, such as `*.q_proj`, or several; by default all that the adapter changes.
-    n_workers, progress
+        An open run or its path or url, captured with neutral texts (`capture --neutral`).
+    adapter, component, n_workers, progress
         As for `miub`.
 
     Returns
@@ -53,21 +50,18 @@ def forgetting(
     xarray.Dataset
         By `texts`, `neutral` and `data`: `kl`, mean KL(base || adapted) of the next token in nats, over `n_tokens`
         places of `n_samples` samples, NaN where none was measured; `miub` in nats; and by component `js` (texts,
-        component). `kl_se`, `miub_se` and `js_se` are standard errors over samples. The attribute `written_by` is
-        `base`, or for texts of a file `file`.
+        component). `kl_se`, `miub_se` and `js_se` are standard errors over samples. `source` says whose texts they are.
 
     Raises
     ------
     StoreError
-        If the run has no neutral texts or none is committed, they are of another model or adapter, or a chunk is
-        broken.
+        If there are no neutral texts, none is committed, they are of another model, or a chunk is broken.
 
     Notes
     -----
-    Let x be a text of T tokens that the base P draws, and Q the adapted model. The sum over its places of
-    KL(P(. | x_<t) || Q(. | x_<t)) has the mean KL(P(x) || Q(x)), by the chain rule of relative entropy (Cover and
-    Thomas 2006, Elements of Information Theory, theorem 2.5.3). The mean per token is a ratio of sums over texts, with
-    its linearised error. Texts are cut after 128 tokens with the start token, so what changes only later isn't seen.
+    Let x be a text that the base P draws, and Q the adapted model. The sum over its places of KL(P(. | x_<t) ||
+    Q(. | x_<t)) has the mean KL(P(x) || Q(x)), by the chain rule of relative entropy (Cover and Thomas 2006, Elements
+    of Information Theory, theorem 2.5.3). The mean per token is a ratio of sums over texts, with its linearised error.
     On the data and on a file's texts a beginning that samples share counts once, as in `changes`.
     """
     from lorascope.analyze.miub.miub import miub  # with numba, which the KL alone doesn't need
@@ -84,27 +78,26 @@ def forgetting(
     result = result.assign_coords(texts=np.array(["neutral", "data"], object))
     result["kl"].attrs = {"long_name": "mean KL(base || adapted) of the next token", "units": "nat"}
     result["kl_se"].attrs = {"long_name": "standard error of kl over samples", "units": "nat"}
-    return result.assign_attrs(written_by="base" if is_written_by_base(neutral) else "file")
+    return result.assign_attrs(source=text_source(neutral))
 
 
 def next_token_kl(run: Run, adapter: str | None = None) -> NextTokenKL:
     """Return the mean KL(base || adapted) of the next token over the committed tokens where it was measured."""
-    name = adapter if adapter is not None else run.adapters[0] if len(run.adapters) == 1 else None
-    if name is not None and f"adapters/{name}/kl" not in run.arrays:
+    if not any(path.endswith("/kl") for path in run.arrays):
         return NextTokenKL(np.nan, np.nan, 0, 0)
-    kl = run.reduction("kl", name).values.astype(np.float64)
+    kl = run.reduction("kl", adapter).values.astype(np.float64)
     weight = np.where(np.isnan(kl), 0.0, token_weights(run))
-    if not is_written_by_base(run):  # else the base draws a beginning as often as it is likely
+    if text_source(run) != BY_BASE:  # which draws a beginning as often as it is likely
         weight[prefix_repeats(run, weight > 0)] = 0
     places = np.flatnonzero(weight)
     sample = np.unique(run.read_static("tokens/sample")[places], return_inverse=True)[1]
     sums = (np.bincount(sample, values)[:, None] for values in (weight[places] * kl[places], weight[places]))
     mean, residual = ratio(*sums)
-    error = ratio_error(residual)
-    return NextTokenKL(float(mean[0]), float(error[0]), len(places), len(residual))
+    return NextTokenKL(float(mean[0]), float(ratio_error(residual)[0]), len(places), len(residual))
 
 
-def is_written_by_base(run: Run) -> bool:
-    """Return whether the base model wrote a run's texts itself."""
+def text_source(run: Run) -> str:
+    """Return whose texts are in a run: "that the base wrote itself", or "of" and the names of files."""
     settings = (run.attributes.get("provenance") or {}).get("settings") or {}
-    return any(str(name).endswith(IN_RUN) for name in settings.get("data") or ())
+    names = [str(name) for name in settings.get("data") or ()]
+    return BY_BASE if any(name.endswith(IN_RUN) for name in names) else f"of {', '.join(names)}"

@@ -2,7 +2,7 @@
 
 import xarray as xr
 
-from lorascope.analyze.changes.forgetting import is_written_by_base, next_token_kl
+from lorascope.analyze.changes.forgetting import next_token_kl, text_source
 from lorascope.analyze.results.format import format_error
 from lorascope.stores import Run
 from lorascope.stores.reading.read import open_neutral
@@ -23,16 +23,14 @@ def answer_what_it_forgot(run: Run, result: xr.DataTree) -> str:
         return "Can't tell, since the neutral texts aren't captured yet; give the command of the capture again."
     forgotten, on_data = (next_token_kl(each, adapter) for each in (neutral, run))
     moved = miub(neutral, adapter=adapter, component=result.dataset["component"].values.tolist())
-    texts = f"{forgotten.n_samples} text{'' if forgotten.n_samples == 1 else 's'}"
-    texts += " that the base wrote itself" if is_written_by_base(neutral) else " of a neutral file"
-    kl, places = format_error(forgotten.kl, forgotten.kl_se), f"{forgotten.n_tokens} tokens"
-    task = ""
-    if on_data.n_tokens:
-        task = f", on the data by {format_error(on_data.kl, on_data.kl_se)}"
-        places += f" and {on_data.n_tokens} of the data"
+    kl, task = (format_error(*each[:2]) for each in (forgotten, on_data))
+    n_texts = f"{forgotten.n_samples} text{'' if forgotten.n_samples == 1 else 's'}"
+    on_task, n_task = (
+        (f", on the data by {task}", f" and {on_data.n_tokens} of the data") if on_data.n_tokens else ("", "")
+    )
     sizes = " and ".join(format_error(float(each["miub"]), float(each["miub_se"])) for each in (moved, result))
     return (
-        f"On {texts}, the adapter moves the next token by {kl} nat{task} "
-        f"(mean KL(base || adapted) over {places}, ± standard error over texts; 0 if nothing is forgotten). "
+        f"On {n_texts} {text_source(neutral)}, the adapter moves the next token by {kl} nat{on_task} (mean KL(base || "
+        f"adapted) over {forgotten.n_tokens} tokens{n_task}, ± standard error over texts; 0 if nothing is forgotten). "
         f"MIUB there and on the data: {sizes} nat."
     )

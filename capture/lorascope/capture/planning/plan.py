@@ -36,7 +36,7 @@ from ..settling.data import data_notes, encode_data, read_data
 from ..settling.estimate import Estimate, estimate, ways_to_fit
 from ..settling.inputs import require_inputs
 from ..settling.make_layout import make_layout, with_chosen_tokens
-from ..settling.neutral import neutral_config, require_predictions
+from ..settling.neutral import neutral_config
 from ..settling.trial import TrialResult, Way, codecs_to_try, run_trial, scored_tokens
 from .memory import device_bytes_needed, free_device_bytes, free_host_bytes
 from .meta import MetaModel, attach_on_meta, load_on_meta, meta_inputs, output_dtypes
@@ -98,8 +98,6 @@ class Plan:
     """Numbers of an ablation's `passes`, `batches` and captured `tokens`; empty without an ablation."""
     changes: Mapping[str, int]
     """Numbers of further `passes` for next-token changes, their `batches` and captured `tokens`; empty without."""
-    neutral: Mapping[str, int]
-    """Numbers of neutral `texts` and their `tokens`, and the `bytes` of disk that they need; empty without."""
 
     @property
     def spec(self) -> RunSpec:
@@ -153,7 +151,6 @@ class Plan:
             "seconds": dict(self.seconds),
             "ablation": dict(self.ablation),
             "changes": dict(self.changes),
-            "neutral": dict(self.neutral),
             "codec": spec.codec,
             "codec_seconds": self.codec_seconds,
             "settings": dataclasses.asdict(self.config),
@@ -216,10 +213,11 @@ def plan(config: CaptureConfig, *, probe: bool = True, progress: Report = None) 
         sizes = len(prompts), facts.n_known_tokens % sys.maxsize  # no logits if the model doesn't state their number
         dtypes = output_dtypes(components)
         layout = make_layout(config, facts, samples, components, dtypes, device, *sizes)
-        require_predictions(config, facts)
-        texts = _neutral_texts(config, loaded.tokenizer, facts)
-        same: Any = (components, dtypes, device, 0, sizes[1])
-        inner = make_layout(neutral_config(config), facts, texts, *same) if texts else None
+        inner = None
+        if config.neutral is not None:
+            texts = _neutral_texts(config, loaded.tokenizer, facts)
+            same: Any = (components, dtypes, device, 0, sizes[1])
+            inner = make_layout(neutral_config(config, facts), facts, texts, *same)
     chosen = with_chosen_tokens(config, layout)
     n_scored = sum(_scored_tokens(sample, config) for sample in scored) if facts.is_causal else 0
     tables: dict[str, Any] = {"base_scores": n_scored > 0 and config.score_base, "answers": config.answer_tokens > 0}
@@ -228,15 +226,10 @@ def plan(config: CaptureConfig, *, probe: bool = True, progress: Report = None) 
     lengths = [len(sample.token_ids) for sample in samples]
     padded = [len(lengths[batch]) * max(lengths[batch]) for batch in layout.batches]
 
-    neutral: dict[str, int] = {}
-    if inner:
-        n_bytes = estimate(inner.spec, base_scores=False).needed_bytes
-        neutral = {"texts": len(inner.samples), "tokens": inner.plan.n_tokens, "bytes": n_bytes}
-
     def needs() -> tuple[Fit, ...]:
         """Return one Fit each for disk and memory: bytes that the current estimate needs, and bytes that are free."""
         parts = {"run": max(estimated.needed_bytes - written_bytes, 0)}
-        parts |= {"neutral texts": neutral["bytes"]} if neutral else {}
+        parts |= {"neutral texts": estimate(inner.spec).needed_bytes} if inner else {}
         disk = Fit("disk", parts, place.free_bytes())
         return disk, *_memory_fits(layout, model, estimated, max(padded), device, config)
 
@@ -271,10 +264,13 @@ def plan(config: CaptureConfig, *, probe: bool = True, progress: Report = None) 
         if layout.spec.ablate:
             n_passing = len(layout.spec.ablation_parts) * np.dot(padded, layout.plan.ablate_batches)
             seconds["ablate"] = tried.measured["ablation_seconds_per_token"] * float(n_passing)
-        if neutral:
-            own = tried.costs.forward * isinstance(config.neutral, int)  # to write them
-            own += tried.seconds + tried.measured.get("change_seconds_per_token", 2 * tried.costs.forward)
-            seconds["neutral"] = own * neutral["tokens"]
+        if inner:
+            once = tried.costs.forward  # of a text that the base writes, and of its pass without the adapter
+            seconds["neutral"] = (tried.seconds + 2 * once) * inner.plan.n_tokens
+    remarks = [*_remarks(chosen, layout.spec.codec, loaded, written_bytes, is_tried=bool(trials))]
+    if inner:
+        own = f"{len(inner.samples)} neutral texts are counted with {inner.plan.n_tokens} tokens"
+        remarks.append(f"{own}, at the speed of a pass; those that the base writes one by one take longer")
     return Plan(
         config=chosen,
         n_samples=len(samples),
@@ -286,13 +282,12 @@ def plan(config: CaptureConfig, *, probe: bool = True, progress: Report = None) 
         fit=fit,
         problems=tuple(problems),
         notes=tuple(notes),
-        remarks=tuple(_remarks(chosen, layout.spec.codec, loaded, written_bytes, is_tried=bool(trials))),
+        remarks=tuple(remarks),
         ways=() if fit[0].fits else tuple(ways_to_fit(layout.spec, fit[0].free_bytes or 0)),
         trials=trials,
         seconds=seconds,
         ablation=_counts(layout, layout.plan.ablate_batches, len(layout.spec.ablation_parts)),
         changes=_counts(layout, layout.plan.change_batches, n_change_passes(config.stream, names)),
-        neutral=neutral,
     )
 
 
@@ -382,8 +377,6 @@ def _remarks(
         yield f"every answer is counted with all {n} tokens, at the speed of a whole pass; one by one they take longer"
     if config.replies:
         yield f"every reply is counted with {REPLY_TOKENS} tokens at the speed of a pass; one by one they take longer"
-    if isinstance(config.neutral, int):
-        yield f"every neutral text is counted with {TOKENS} tokens at the speed of a pass; one by one they take longer"
     if config.generate:
         yield f"every sample is counted with all {config.generate} new tokens; those that end early are shorter"
     if not loaded.has_weights:

@@ -235,18 +235,14 @@ def _new_tokens(
     Errors use the samples' names. `uniforms` are as in `generate`.
     """
 
-    def require_numbers(_: Any, logits: torch.Tensor) -> torch.Tensor:
-        """Return the logits unchanged; raise ValueError, naming the sample, if any of them is NaN."""
+    def checked_or_drawn(ids: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
+        """Return the logits, of drawn tokens alone if any are drawn; raise ValueError, naming the sample, for NaN."""
         broken = logits.isnan().any(dim=1)
         if broken.any():  # the likeliest token would be the first of the vocabulary
             raise ValueError(
                 f"sample {names[int(broken.int().argmax())]!r}: what the model writes isn't known, its logits aren't "
                 "numbers; in float16 models overflow, so load it in bfloat16 or float32"
             )
-        return logits
-
-    def draw(ids: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
-        """Return logits that leave one token, drawn from their softmax by the next of the uniform numbers."""
         if uniforms is None:
             return logits
         place = ids.shape[1] - input_ids.shape[1]
@@ -257,7 +253,7 @@ def _new_tokens(
     device = input_device(model)
     input_ids, attention_mask = pad_tokens(prompts, left=True)
     inputs = {"input_ids": input_ids.to(device), "attention_mask": attention_mask.to(device)}
-    output = model.generate(**inputs, logits_processor=LogitsProcessorList([require_numbers, draw]))
+    output = model.generate(**inputs, logits_processor=LogitsProcessorList([checked_or_drawn]))
     rows = output[:, input_ids.shape[1] :].cpu().numpy()
     return [row[: next(iter(np.flatnonzero(np.isin(row, ends))), len(row)) + 1] for row in rows]
 

@@ -1,7 +1,6 @@
 """Neutral texts that the base model writes itself, on which one sees what an adapter changes beyond its task."""
 
 from collections.abc import Sequence
-from functools import partial
 from itertools import chain
 from typing import Any
 
@@ -13,8 +12,9 @@ from ..models.device import Ranks
 from ..models.model import context_length
 from ..models.passes import Pass
 from ..models.weights import plain_model
-from .encoded import GENERATED, PROMPT, TEXT, EncodedSample
+from .encoded import TEXT, EncodedSample
 from .generate import end_tokens, generate, generation_batches
+from .items import TextItem
 from .replies import LEAST_BATCH_TOKENS
 
 TOKENS = 128
@@ -30,10 +30,17 @@ def write_neutral_texts(
 
     A text has up to 128 tokens, or as many as the context, and ends before a token that ends a text: after that nothing
     is predicted. Its random numbers depend on `seed` and on its own number alone. Processes of a capture, its `ranks`,
-    share the texts. Raises ValueError if the model has no start token, can't generate, or a logit isn't a number.
+    share the texts. Raises ValueError if there is no start token, the model can't generate, or a logit isn't a number.
     """
-    first = _start_token(model, tokenizer)
-    starts = [as_sample(number, np.array([first]), np.array([TEXT])) for number in range(n_texts)]
+    config, ends = plain_model(model).config.get_text_config(), end_tokens(model)
+    first = (tokenizer.bos_token_id, config.bos_token_id, tokenizer.eos_token_id, *ends)
+    start = next((int(token) for token in first if token is not None), None)
+    if start is None:
+        raise ValueError(
+            "the base can't write `neutral` texts, since neither tokenizer nor model names a token that begins or ends "
+            "a text; name a file of texts instead"
+        )
+    samples = [as_sample(number, np.array([start]), np.array([TEXT])) for number in range(n_texts)]
     n = min(TOKENS, context_length(plain_model(model)) or TOKENS) - 1
     options: dict[str, Any] = {"n": n, "batch_tokens": max(batch_tokens, LEAST_BATCH_TOKENS)}
 
@@ -43,43 +50,19 @@ def write_neutral_texts(
         with Pass("base", None).enabled(model):
             return generate(model, part, **options, uniforms=np.stack(uniforms), progress=progress)
 
-    written = chain.from_iterable(ranks.map_batches(starts, generation_batches(starts, **options), write))
-    ends = end_tokens(model)
-    texts = (sample.token_ids[: len(sample.token_ids) - (sample.token_ids[-1] in ends)] for sample in written)
-    roles = partial(np.repeat, [PROMPT, GENERATED])
-    return [as_sample(number, ids, roles([1, len(ids) - 1])) for number, ids in enumerate(texts)]
+    written = chain.from_iterable(ranks.map_batches(samples, generation_batches(samples, **options), write))
+    lengths = ((text, len(text.token_ids) - int(text.token_ids[-1] in ends)) for text in written)
+    return [as_sample(int(text.id), text.token_ids[:length], text.roles[:length]) for text, length in lengths]
 
 
 def read_neutral_texts(run: Run) -> list[EncodedSample]:
     """Return the samples of a run of neutral texts from its tables, with the tokens and roles that it stores."""
-    ids, roles = (run.read_static(f"tokens/{name}") for name in ("token_id", "role"))
-    spans = zip(*(run.read_static(f"samples/token_{end}").tolist() for end in ("start", "stop")), strict=True)
-    return [as_sample(n, ids[slice(*span)].astype(np.int64), roles[slice(*span)]) for n, span in enumerate(spans)]
+    columns = (run.read_static(f"tokens/{name}").astype(np.int64) for name in ("token_id", "role"))
+    cuts = run.read_static("samples/token_start")[1:]
+    return [as_sample(n, *text) for n, text in enumerate(zip(*(np.split(c, cuts) for c in columns), strict=True))]
 
 
 def as_sample(number: int, token_ids: np.ndarray, roles: np.ndarray) -> EncodedSample:
     """Return a neutral text as a sample."""
-    return EncodedSample(
-        id=str(number),
-        dataset="neutral",
-        split="base",
-        prompt="text",
-        token_ids=token_ids,
-        roles=roles.astype(np.uint8),
-    )
-
-
-def _start_token(model: Any, tokenizer: Any) -> int:
-    """Return the id of the token that begins a text of this model, or that ends one where it is the same for both.
-
-    Raises ValueError if neither tokenizer nor model names any.
-    """
-    config = plain_model(model).config.get_text_config()
-    named = (tokenizer.bos_token_id, config.bos_token_id, tokenizer.eos_token_id, *end_tokens(model))
-    known = [int(token) for token in named if token is not None]
-    if not known:
-        raise ValueError(
-            "the base can't write `neutral` texts, since neither tokenizer nor model names a token that begins or ends "
-            "a text; name a file of texts instead"
-        )
-    return known[0]
+    item = TextItem(id=str(number), dataset="neutral", split="base", text="written by the base")
+    return EncodedSample.from_item(item, "text", token_ids, roles)

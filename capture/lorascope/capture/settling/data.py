@@ -24,6 +24,8 @@ class Data(NamedTuple):
     items: Mapping[str, Sequence[Item]]
     """File, or name of data in memory -> its items."""
     prompts: Prompts
+    encoded: Sequence[EncodedSample] = ()
+    """Samples without items: texts that the base wrote."""
 
 
 def read_data(
@@ -59,7 +61,7 @@ def encode_data(
     Multiple-choice items are encoded once per prompt, all with the first prompt before any with the second. Other items
     have no prompt and are encoded once, along with those of the first prompt.
     """
-    samples: list[EncodedSample] = []
+    samples = [*data.encoded]
     omitted: dict[str, int] = {}
     with render_process() as renderer:
         for number, template in enumerate(data.prompts.templates):

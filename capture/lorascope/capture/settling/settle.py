@@ -1,7 +1,7 @@
 """Settle a capture: decide, open and load everything that it needs before its first row, from the configuration."""
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -136,17 +136,9 @@ def settle(
 
 
 def settle_loaded(
-    config: CaptureConfig,
-    loaded: Loaded,
-    data: Data,
-    ranks: Ranks,
-    place: Place,
-    state: RunState,
-    encoded: Sequence[EncodedSample] | None = None,
+    config: CaptureConfig, loaded: Loaded, data: Data, ranks: Ranks, place: Place, state: RunState
 ) -> Settled:
     """Check a loaded model, its adapters and samples, and choose the run's layout; nothing is written.
-
-    The samples are those of the data, unless they are `encoded` already.
 
     Raises
     ------
@@ -160,11 +152,7 @@ def settle_loaded(
     model, device = loaded.model, loaded.device
     facts = loaded.facts
     window = {"max_length": facts.context_length, "window_tokens": config.window_tokens}
-    scored, omitted = (
-        (list(encoded), dict[str, int]())
-        if encoded
-        else (encode_data(data, loaded.tokenizer, **window, limit=config.limit))
-    )
+    scored, omitted = encode_data(data, loaded.tokenizer, **window, limit=config.limit)
     require_known_tokens(facts.n_known_tokens, scored)
     input_ids, attention_mask = pad(probe_samples(scored[0], whole=facts.attends_by_length))
     inputs = {"input_ids": input_ids.to(device), "attention_mask": attention_mask.to(device)}

@@ -45,7 +45,7 @@ def info(
         two alone), `format_version`, `stream`, `states`, `fingerprint`, `rows` (`n`, `committed`, `lost`,
         `with_states`), `tokens` (`n`, `committed`, `weighted`), `samples`, `choices`, `components` (`n`, `kinds`,
         `dtypes`), `adapters` (name -> `rank` [least, most], `n_touched`, `n_factored`), `neutral`
-        (name -> `written_by`, `kl`, `kl_se`, `n_tokens`, `n_samples`; {} without neutral texts), `sizes` (list of
+        (name -> `source`, `kl`, `kl_se`, `n_tokens`, `n_samples`; {} without neutral texts), `sizes` (list of
         `part`, `raw_bytes`, `stored_bytes`, the whole run last), `scores` (list of `dataset`, `measure`, `unit`, `n`,
         and `base`, `adapted`, `change`, each [value, standard error], null if a value is not available), `provenance`
         and `measured` (as stored; {} if absent).
@@ -166,15 +166,15 @@ def run_facts(run: "Run", patterns: Sequence[str]) -> dict[str, Any]:
 
 def _neutral_facts(run: "Run") -> dict[str, dict[str, Any]]:
     """Return adapter -> what `lorascope info --json` prints on the neutral texts of a run; {} without them."""
-    from lorascope.analyze.changes.forgetting import is_written_by_base, next_token_kl
+    from lorascope.analyze.changes.forgetting import next_token_kl, text_source
     from lorascope.stores.reading.read import open_neutral
 
-    neutral = open_neutral(run)
-    if neutral is None:
+    if (neutral := open_neutral(run)) is None:
         return {}
-    writer = "base" if is_written_by_base(neutral) else "file"
-    measured = {name: next_token_kl(neutral, name) for name in run.adapters}
-    return {name: {"written_by": writer, **kl._asdict()} for name, kl in measured.items() if kl.n_tokens}
+    measured = {
+        name: {"source": text_source(neutral), **next_token_kl(neutral, name)._asdict()} for name in run.adapters
+    }
+    return {name: numbers for name, numbers in measured.items() if numbers["n_tokens"]}
 
 
 def _scores_frame(run: "Run") -> "pd.DataFrame":
@@ -218,9 +218,8 @@ def _contents(run: "Run", facts: Mapping[str, Any]) -> Iterator[tuple[str, str]]
         "{} in memory, {} on disk".format(*(format_size(facts["sizes"][-1][f"{n}_bytes"]) for n in ("raw", "stored"))),
     )
     for name, neutral in facts["neutral"].items():
-        by = "that the base wrote" if neutral["written_by"] == "base" else "of a neutral file"
-        text = f"{format_error(neutral['kl'], neutral['kl_se'])} nat per token on {neutral['n_samples']} texts {by}"
-        text += f" (KL(base || adapted), {neutral['n_tokens']} tokens)"
+        text = f"{format_error(neutral['kl'], neutral['kl_se'])} nat per token on {neutral['n_samples']} texts "
+        text += f"{neutral['source']} (KL(base || adapted), {neutral['n_tokens']} tokens)"
         yield f"forgetting {name}" if len(facts["adapters"]) > 1 else "forgetting", text
     for remark in facts["provenance"].get("preflight") or []:
         yield "preflight", format_note(remark.get("message", ""), remark.get("places") or [])

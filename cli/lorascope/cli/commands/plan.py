@@ -44,7 +44,7 @@ def plan(
         `needed_bytes`, `parts` of the run, `trial` (null without one), `bottleneck` (likewise: tokens per
         second by stage and together, `limit`; `ways` has the same by codec and `none`), `seconds` by stage, `codec`,
         `codec_seconds` (of the capture, by codec), `changes` and `ablation` (`passes`, `batches`, `tokens`; {}
-        without), `neutral` (`texts`, `tokens`, `bytes`; {} without), and `settings`.
+        without), and `settings`.
     """
     require_inputs(settings, weights=False)
     check_files(settings, runs_here=False)
@@ -126,9 +126,6 @@ def _verdict_lines(made: "Plan") -> Iterator[str]:
             f"Ablation of {len(spec.ablation_parts)} {spec.ablate}: {n['passes']} passes more, in {n['batches']} of "
             f"{batches} ({n['tokens']} tokens)"
         )
-    if n := made.neutral:
-        size = format_size(n["bytes"])
-        yield f"Neutral texts (`--neutral {made.config.neutral}`): {n['texts']}, of {n['tokens']} tokens, {size}"
     if made.trial is not None:
         parts = ", ".join(f"{stage} {format_duration(seconds)}" for stage, seconds in made.seconds.items() if seconds)
         total = format_duration(sum(made.seconds.values()))

@@ -15,20 +15,11 @@ from ..format.layout import DIGEST_ARRAYS, NEUTRAL, single_component
 from ..format.stored_array import StoredArray
 from ..format.tables import is_base_score_column
 from ..names import Patterns, matching_indices, require_choice
-from ..places.place import Place
 from ..progress import Progress
 from ..reading.chunks import Chunk, read_chunk
-from ..reading.read import (
-    RunLike,
-    as_run,
-    find_layout_problems,
-    has_neutral,
-    neutral_place,
-    open_root,
-    unchecked_run,
-)
+from ..reading.read import RunLike, as_run, find_layout_problems, open_neutral, open_root, unchecked_run
 from ..reading.require_run import find_run_path
-from ..reading.root import Root, root_digest_problem
+from ..reading.root import root_digest_problem
 from ..reading.run import Run
 from ..reading.walk import walk_chunks
 from ..threads import map_in_order
@@ -104,26 +95,6 @@ def verify(
     """
     require_choice("level", level, LEVELS)
     place, root = open_root(find_run_path(path))
-    verdict = _verify(place, root, level, component, progress)
-    try:
-        if not has_neutral(place):
-            return verdict
-        inner = _verify(*open_root(neutral_place(place)), level, component, progress)
-    except StoreError as error:
-        inner = Verdict(level, 0, 0, 0, (Problem("", "unreadable", str(error)),))
-    problems = (replace(problem, place=f"{NEUTRAL}/{problem.place}".rstrip("/")) for problem in inner.problems)
-    return Verdict(
-        level,
-        verdict.n_rows + inner.n_rows,
-        verdict.n_committed + inner.n_committed,
-        verdict.n_chunks + inner.n_chunks,
-        (*verdict.problems, *problems),
-        (*verdict.uncovered, *inner.uncovered),
-    )
-
-
-def _verify(place: Place, root: Root, level: Level, component: Patterns, progress: Progress | None) -> Verdict:
-    """Check one run as `verify` does, without the run of neutral texts inside it."""
     n_rows = root.attributes.get("n_rows")
     problems = metadata_problems(root)
     broken = find_layout_problems(place, root)
@@ -162,7 +133,18 @@ def _verify(place: Place, root: Root, level: Level, component: Patterns, progres
         n_chunks += n_checked
         problems += broken
     uncovered = () if "metadata_digest" in root.attributes else (WITHOUT_ROOT_DIGEST,)
-    return Verdict(level, run.n_rows, len(rows), n_chunks, tuple(problems), uncovered)
+    outer = Verdict(level, run.n_rows, len(rows), n_chunks, tuple(problems), uncovered)
+    if (neutral := open_neutral(run)) is None:
+        return outer
+    inner = verify(neutral.path, level=level, component=component, progress=progress)
+    return Verdict(
+        level,
+        outer.n_rows + inner.n_rows,
+        outer.n_committed + inner.n_committed,
+        outer.n_chunks + inner.n_chunks,
+        (*problems, *(replace(problem, place=f"{NEUTRAL}/{problem.place}") for problem in inner.problems)),
+        (*uncovered, *inner.uncovered),
+    )
 
 
 _as_written: WeakSet[Run] = WeakSet()

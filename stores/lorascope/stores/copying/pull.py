@@ -16,10 +16,11 @@ from ..names import Patterns, pattern_list, require_choice
 from ..places.file_lock import run_lock
 from ..places.place import open_place
 from ..progress import Progress
-from ..reading.read import checked_run, has_neutral, neutral_place, open_root, open_run
+from ..reading.read import checked_run, neutral_place, open_neutral, open_root, open_run
 from ..reading.require_run import find_run_path
 from ..reading.run import Run
 from ..reading.token_choice import narrow_population, parse_choice
+from ..writing.write import RunWriter
 from .copy_rows import Slice, copy_rows, select_slice, takes_all_arrays
 from .copy_target import attributes_with_step, copied_spec, open_copy, read_tables, read_weights
 
@@ -93,28 +94,7 @@ def pull(
     components and adapters, and all its samples and tokens.
     """
     require_choice("codec", codec, CODECS)
-    options: dict[str, Any] = {"component": component, "adapters": adapters, "codec": codec, "progress": progress}
     source = find_run_path(source)
-    copy = _pull(source, out, samples=samples, tokens=tokens, seed=seed, **options)
-    if has_neutral(open_place(source)):
-        neutral = (neutral_place(open_place(path)).path for path in (source, out))
-        _pull(*neutral, samples=None, tokens="all", seed=seed, **options)
-    return copy
-
-
-def _pull(
-    source: str | Path,
-    out: str | Path,
-    *,
-    component: Patterns,
-    samples: Patterns | int,
-    tokens: str,
-    seed: int,
-    adapters: Patterns,
-    codec: Codec,
-    progress: Progress | None,
-) -> Run:
-    """Copy a run or a part of it as `pull` does, without the run of neutral texts inside it."""
     place, root = open_root(source)
     run = checked_run(place, root)
     part = select_slice(run, component=component, samples=samples, tokens=tokens, seed=seed, adapters=adapters)
@@ -132,17 +112,25 @@ def _pull(
     weights = read_weights(run, spec) | measured
     with run_lock(out):
         target = open_copy(source, out, spec, tables=_slice_tables(run, part), weights=weights)
-        if isinstance(target, Run):
-            return target
-        with target as writer:
-            copy_rows(run, part, writer, progress)
-            problems = verify(out, level="digests", progress=progress).problems
-            if problems:
-                raise StoreError(
-                    f"`{out}` isn't what was written to it: {problems[0].message}; delete it and copy to another disk"
-                )
-            writer.finish({})
-        return open_run(out)
+        if not isinstance(target, Run):
+            _fill_copy(run, part, target, progress)
+    if (neutral := open_neutral(run)) is not None:
+        same: dict[str, Any] = {"component": component, "adapters": adapters, "codec": codec, "progress": progress}
+        pull(neutral.path, neutral_place(open_place(out)).path, **same)
+    return open_run(out)
+
+
+def _fill_copy(run: Run, part: Slice, target: RunWriter, progress: Progress | None) -> None:
+    """Copy the missing rows of this part of a run, compare what was written with its digests, and finish the copy."""
+    with target as writer:
+        copy_rows(run, part, writer, progress)
+        problems = verify(writer.place.path, level="digests", progress=progress).problems
+        if problems:
+            raise StoreError(
+                f"`{writer.place.name}` isn't what was written to it: {problems[0].message}; delete it and copy to "
+                "another disk"
+            )
+        writer.finish({})
 
 
 def _slice_spec(run: Run, part: Slice, measured: Mapping[str, np.ndarray]) -> RunSpec:

@@ -44,23 +44,14 @@ def neutral_place(place: Place) -> Place:
     return open_place(f"{place.name}/{NEUTRAL}")
 
 
-def has_neutral(place: Place) -> bool:
-    """Return whether the run at a place has a run of neutral texts inside, finished or not."""
-    return run_state(neutral_place(place)) in ("unfinished", "finished")
-
-
 def open_neutral(run: Run) -> Run | None:
-    """Open the run of neutral texts inside a run; None if no neutral texts were captured.
-
-    Raises StoreError if it is of another model or other adapters, as where a folder was copied into the run.
-    """
-    if not has_neutral(run.place):
+    """Open the run of neutral texts inside a run; None without one. Raises StoreError if it is of another model."""
+    if run_state(place := neutral_place(run.place)) not in ("unfinished", "finished"):
         return None
-    neutral = open_run(neutral_place(run.place))
+    neutral = open_run(place)
     own, other = (provenance_identity(each.attributes.get("provenance")) for each in (run, neutral))
-    for part in ("model", "adapters"):
-        if own[part] != other[part]:
-            raise StoreError(f"`{neutral.place.name}` is of other {part} than the run around it; delete that folder")
+    if (own["model"], own["adapters"]) != (other["model"], other["adapters"]):
+        raise StoreError(f"`{place.name}` is of another model or adapter than the run around it; delete that folder")
     return neutral
 
 
