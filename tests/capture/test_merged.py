@@ -33,11 +33,20 @@ def gpt2(**changes: Any) -> Any:
         return GPT2LMHeadModel(GPT2Config(**settings | changes)).eval()
 
 
+def coarse() -> Any:
+    """A Llama whose weights lie on a grid, as those of a GGUF file, and not on bfloat16's."""
+    model = llama(96, hidden_size=512, num_hidden_layers=1)
+    for parameter in model.parameters():
+        parameter.data = (parameter.data / 0.0731).round() * 0.0731
+    return model
+
+
 MODELS: dict[str, Callable[[], Any]] = {
     "llama": lambda: llama(96, head_dim=8),
     "tied": lambda: llama(96, tie_word_embeddings=True),
     "biased": lambda: llama(96, attention_bias=True),
     "gpt2": gpt2,
+    "coarse": coarse,
 }
 
 
@@ -394,6 +403,16 @@ def test_spoilt_merges_are_found_and_located(
         for path, text in zip(wrong["component"].values, wrong["explanation"].values, strict=True):
             assert text.removeprefix("the change of ").split(".")[3:] == path.split(".")[3:]
             assert text.split(".")[2] != path.split(".")[2]
+
+
+def test_rounding_may_depend_on_when_it_is_done(tmp_path: Path) -> None:
+    """Small changes vanish in a rounded base, and not in the sum."""
+    case = Case(tmp_path, "coarse", size=0.008, target_modules=["q_proj", "o_proj"])
+    merged_wide(case)
+    result = case.compared()
+    assert result.attrs["verdict"] == "adapter", result.attrs["sentence"]
+    assert float(abs(result["arrived"] - result["replayed_arrived"]).min()) > 0.02
+    assert f"in bfloat16, {100 * result.attrs['arrived']:.3g} % of the change arrives" in result.attrs["sentence"]
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])

@@ -33,7 +33,7 @@ NUMBERS = ("arrived", "residual", "replayed_arrived", "replayed_residual", "size
 N_BLOCK, N_ROWS = 2**22, 64
 """Numbers of a weight that are compared at a time, and rows in which a wrong change is searched in other layers."""
 HOEFFDING = 6
-"""Largest difference of `arrived` from that of PEFT's merge, in units of the root mean square of what rounding can do
+"""Largest difference of `arrived` from those of sound merges, in units of the root mean square of what rounding can do
 to a weight, over |P|. By Hoeffding's inequality, rounding exceeds it in 3 of 10⁸ layers."""
 
 
@@ -130,7 +130,7 @@ class _Merge(NamedTuple):
             values = values.T
         if dtype == "float32" and not torch.equal(values, base.float()):
             fitting = (
-                narrow for narrow in ("bfloat16", "float16") if torch.equal(values, self._cast("", values, narrow))
+                narrow for narrow in ("bfloat16", "float16") if torch.equal(values, self.cast("", values, narrow))
             )
             dtype = next(fitting, dtype)
         return (values, dtype) if values.shape == base.shape else None
@@ -139,20 +139,20 @@ class _Merge(NamedTuple):
         """Return a tensor as PEFT merges it into the base in a type."""
         layer, (path, _, leaf) = self.layers.get(name), name.rpartition(".")
         if layer is None:
-            return self._cast(name, self.replaced[name] if name in self.replaced else self.base_tensor(name), dtype)
+            return self.cast(name, self.replaced[name] if name in self.replaced else self.base_tensor(name), dtype)
         own: dict[int, torch.Tensor] = {}
         for local, empty in layer.get_base_layer().named_parameters(recurse=False):
             whole = f"{path}.{local}"
             start = self.replaced[whole] if whole in self.replaced else self.base_tensor(whole)
-            own[id(empty)] = self._cast(whole, start, dtype).clone()
+            own[id(empty)] = self.cast(whole, start, dtype).clone()
         for key in {id(parameter) for parameter in layer.parameters()} & self.trained.keys():
             own[key] = self.trained[key].to(torch.float64 if dtype == "float64" else torch.float32)
         real = copy.deepcopy(layer, {key: nn.Parameter(values, requires_grad=False) for key, values in own.items()})
         with torch.no_grad():
             real.merge()
-        return self._cast(name, getattr(real.get_base_layer(), leaf).data, dtype)
+        return self.cast(name, getattr(real.get_base_layer(), leaf).data, dtype)
 
-    def _cast(self, name: str, values: torch.Tensor, dtype: str) -> torch.Tensor:
+    def cast(self, name: str, values: torch.Tensor, dtype: str) -> torch.Tensor:
         """Return numbers rounded to a type; in LLM.int8, what its integers stand for, float32."""
         if dtype != "int8":
             return values.to(getattr(torch, dtype))
@@ -268,29 +268,26 @@ def _measure(
 ) -> dict[str, float]:
     """Return the numbers of a component (see `compare_merged`), and those that its verdict needs.
 
-    `error` is |W1 - W0 - P| / |P|, `rounding` the largest one that rounding explains, `squared` is |P|^2.
+    `error` is |W1 - W0 - P| / |P|, `rounding` the largest one that rounding explains, `squared` is |P|^2, and `once`
+    the share that arrives if W0 + P is rounded once.
     """
-    sums = np.zeros(7)
+    sums, rounded = np.zeros(8), merge.cast(name, exact, dtype)
     n_unequal, rows = 0, max(1, N_BLOCK * len(base) // base.numel())
     for part in (slice(first, first + rows) for first in range(0, len(base), rows)):
         start, whole = base[part].double().flatten(), exact[part].flatten()
-        change, error, again = (
-            whole - start,
-            merged[part].double().flatten() - whole,
-            replayed[part].double().flatten() - whole,
-        )
-        pairs = [(change, change), (start, start), (whole, whole), (error, change), (error, error), (again, change)]
-        sums += [float(torch.dot(left, right)) for left, right in (*pairs, (again, again))]
+        change = whole - start
+        error, again, once = (values[part].double().flatten() - whole for values in (merged, replayed, rounded))
+        pairs = [(change, change), (start, start), (whole, whole), (error, change), (again, change), (once, change)]
+        sums += [float(torch.dot(left, right)) for left, right in (*pairs, (error, error), (again, again))]
         n_unequal += int((merged[part] != replayed[part]).sum())
     squared, before, after = sums[:3]
     with np.errstate(divide="ignore", invalid="ignore"):
-        size, shares, errors = math.sqrt(squared / before), sums[[3, 5]] / squared, sums[[4, 6]] / squared
-        rests = np.sqrt(np.maximum(errors - shares**2, 0))
-        row = dict(
-            zip(NUMBERS, (1 + shares[0], rests[0], 1 + shares[1], rests[1], size, base.numel(), n_unequal), strict=True)
-        )
-        allowed = _rounding(merge, name, dtype, base, exact, math.sqrt(before), math.sqrt(after))
-        return row | {"error": math.sqrt(errors[0]), "rounding": allowed / np.sqrt(squared), "squared": squared}
+        shares, errors = sums[3:6] / squared, sums[6:] / squared
+        rests = np.sqrt(np.maximum(errors - shares[:2] ** 2, 0))
+        numbers = (1 + shares[0], rests[0], 1 + shares[1], rests[1], np.sqrt(squared / before), base.numel(), n_unequal)
+        allowed = _rounding(merge, name, dtype, base, exact, math.sqrt(before), math.sqrt(after)) / np.sqrt(squared)
+        needed = {"error": np.sqrt(errors[0]), "rounding": allowed, "squared": squared, "once": 1 + shares[2]}
+        return dict(zip(NUMBERS, numbers, strict=True)) | needed
 
 
 def _rounding(
@@ -324,7 +321,8 @@ def _judge(
     slack = HOEFFDING * rounding / math.sqrt(row["n_weights"])
     if row["squared"] == 0 and not row["n_unequal"]:
         return {"verdict": "adapter", "explanation": "the adapter changes nothing"}
-    if row["error"] <= rounding and abs(arrived - row["replayed_arrived"]) <= slack:
+    low, high = sorted([row["replayed_arrived"], row["once"]])
+    if row["error"] <= rounding and low - slack <= arrived <= high + slack:
         if arrived < 0.5 or row["error"] >= 1:
             return {"verdict": "rounded", "explanation": "rounding takes most of the change, or adds more than it"}
         return {"verdict": "adapter", "explanation": ""}
@@ -397,10 +395,9 @@ def _summarize(rows: Mapping[str, Mapping[str, Any]], others: Mapping[str, str],
     )
     weights = xr.DataArray(columns["squared"], dims="component").fillna(0)
     if float(weights.sum()):
-        for name in ("arrived", "replayed_arrived"):
-            result.attrs[name] = float(result[name].weighted(weights).mean())
-        noise = (result["replayed_residual"] ** 2).weighted(weights).mean()
-        result.attrs["replayed_residual"] = math.sqrt(float(noise))
+        for name in NUMBERS[:4]:
+            power = 2 if name.endswith("residual") else 1
+            result.attrs[name] = float((result[name] ** power).weighted(weights).mean()) ** (1 / power)
     if others or verdicts.keys() - {"adapter", "rounded", "not compared"}:
         result.attrs["verdict"] = "not the adapter"
     elif verdicts["not compared"] or not verdicts:
@@ -417,7 +414,7 @@ def _describe(result: xr.Dataset, verdicts: Mapping[str, int]) -> str:
     dtypes = " and ".join(dict.fromkeys(dtype for dtype in result["dtype"].values.tolist() if dtype))
     rounding = ""
     if "arrived" in attrs:
-        arrives, noise = 100 * attrs["replayed_arrived"], 100 * attrs["replayed_residual"]
+        arrives, noise = 100 * attrs["arrived"], 100 * attrs["residual"]
         rounding = (
             f"in {dtypes}, {arrives:.3g} % of the change arrives, with rounding noise of {noise:.3g} % of its size"
         )
