@@ -149,15 +149,16 @@ def go(make: Callable[..., Any], text: Path) -> Callable[..., Any]:
 
 @pytest.fixture(scope="session")
 def content() -> Callable[[Path], dict[str, bytes]]:
-    """Every file of a run by its name; of the root's metadata all but times and what was measured of them."""
+    """Every file of a run by its name; of the roots' metadata all but times and what was measured of them."""
 
     def read(run: Path) -> dict[str, bytes]:
         files = {str(file.relative_to(run)): file.read_bytes() for file in sorted(run.rglob("*")) if file.is_file()}
-        root = json.loads(files["zarr.json"])
-        del root["attributes"]["measured"], root["attributes"]["root_digest"]
-        for name in ("started", "settings"):  # `settings` holds the folder's own name
-            root["attributes"]["provenance"].pop(name)
-        files["zarr.json"] = json.dumps(root, sort_keys=True).encode()
+        for name in {"zarr.json", "neutral/zarr.json"} & set(files):
+            root = json.loads(files[name])
+            del root["attributes"]["measured"], root["attributes"]["root_digest"]
+            for key in ("started", "settings"):  # `settings` holds the folder's own name
+                root["attributes"]["provenance"].pop(key)
+            files[name] = json.dumps(root, sort_keys=True).encode()
         return files
 
     return read
