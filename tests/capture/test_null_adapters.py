@@ -237,7 +237,7 @@ def test_nulls_themselves_are_rarely_called_more_than_chance(go: Any) -> None:
             order = start + np.roll(np.arange(9), own)
             compared = compare_variants(stored.isel(variant=order))
             p.append(compared["p"].values)
-            learned += describe_nulls(compared).startswith("That is more than chance (")
+            learned += describe_nulls(compared).startswith("More than chance (")
     share = (np.array(p) <= 0.05).mean(0)
     assert len(p) == 324
     assert (share < 0.1).all(), share

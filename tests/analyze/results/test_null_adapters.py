@@ -60,15 +60,15 @@ def test_with_fewer_than_eight_there_is_a_rank_alone(n: int) -> None:
     assert np.isnan(result["p"]).all()
     assert result["rank"].values.tolist() == [n + 1, 1, 1]
     text = describe_nulls(result)
-    assert text.startswith("Can't tell whether that is more than chance, which takes 8 random adapters that differ (")
+    assert text.startswith("Can't tell whether it is more than chance, which takes 8 random adapters that differ (")
     assert f"number 1 of {n + 1} from the largest on" in text
 
 
 @pytest.mark.parametrize(
     ("own", "noise", "claim"),
     [
-        ((-9.0, 9.0, 0.0), 0.1, "That is more than chance ("),
-        ((9.0, 9.0, 0.0), 0.1, "That is more than chance, and for the worse ("),
+        ((-9.0, 9.0, 0.0), 0.1, "More than chance ("),
+        ((9.0, 9.0, 0.0), 0.1, "More than chance, and for the worse ("),
         ((0.3, 9.0, 0.0), 0.1, "Predictions move more than by chance, but the loss falls no further ("),
         ((0.3, -9.0, 0.0), 0.1, "Not clearly more than chance ("),
         ((0.3, 0.1, 50.0), 0.1, "Not clearly more than chance ("),
@@ -89,7 +89,7 @@ def test_adapters_that_do_nothing_are_no_more_than_unknown() -> None:
 def test_the_sentence_has_every_number() -> None:
     result = compare_variants(stored((-9.0, 1.25, 0.004), [[0, 0.01, 0.005]] * 4 + [[0.4, 0.02, 0.006]] * 4))
     assert describe_nulls(result) == (
-        "That is more than chance (8 random adapters of the same size in every layer, mean ± spread; in nat per token "
+        "More than chance (8 random adapters of the same size in every layer, mean ± spread; in nat per token "
         "on 12 samples: change of the loss -9.0000 ± 0.0036, theirs 0.20 ± 0.21: -43.0 spreads; KL(base || adapted) "
         "1.2500 ± 0.0031, theirs 0.0150 ± 0.0053: +231.0 spreads; MIUB 0.0040 ± 0.0028, theirs 0.00550 ± 0.00053: "
         "-2.8 spreads)."

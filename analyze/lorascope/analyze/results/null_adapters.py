@@ -91,9 +91,9 @@ def describe_nulls(compared: xr.Dataset) -> str:
     if not kl > 0:
         claim = "Not clearly more than chance"
     if loss:
-        claim = "That is more than chance" if loss < 0 else "That is more than chance, and for the worse"
+        claim = "More than chance" if loss < 0 else "More than chance, and for the worse"
     if np.isnan(rows[0].p):
-        claim = f"Can't tell whether that is more than chance, which takes {LEAST_NULLS} random adapters that differ"
+        claim = f"Can't tell whether it is more than chance, which takes {LEAST_NULLS} random adapters that differ"
     return (
         f"{claim} ({n} random adapters of the same size in every layer, mean ± spread; in nat per token on {n_samples} "
         f"samples: {'; '.join(clauses)})."
