@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from . import figures as figures
     from . import report as report
     from .adapters.adapter import adapter_report
+    from .against.judge import verify_against
     from .changes.changes import changes
     from .changes.forgetting import forgetting
     from .changes.reply_words import reply_lengths, reply_words
@@ -71,6 +72,7 @@ __all__ = [
     "to_dataframe",
     "token_measure",
     "truncate_adapter",
+    "verify_against",
     "verify_result",
     "view",
 ]

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from lorascope.stores.on_demand import import_on_demand
 
 if TYPE_CHECKING:
+    from .against import layer_sums, model_nll
     from .capture import capture
     from .compare_adapters import compare_adapters
     from .config import CaptureConfig, FinetuneConfig
@@ -35,7 +36,9 @@ __all__ = [
     "compare_merged",
     "finetune",
     "jensen_shannon",
+    "layer_sums",
     "load_model",
+    "model_nll",
     "plan",
     "read_items",
 ]

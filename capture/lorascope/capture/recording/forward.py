@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from ..buffers.target import empty_target, flat_index
+from ..models.weights import plain_model
 from ..samples.encoded import PROBE_TOKENS, EncodedSample, pad
 from ..samples.scoring import logit_parts, token_nll
 from .hooks import Recorder
@@ -45,7 +46,7 @@ def run_pass(model: Any, samples: Sequence[EncodedSample], device: torch.device)
     """Run one forward pass; return the logits (sequence, position, token id), or None if the model has no logits."""
     input_ids, attention_mask = pad(samples)
     # Encoders have no cache, and some don't accept the argument.
-    parameters = inspect.signature(model.get_base_model().forward).parameters
+    parameters = inspect.signature(plain_model(model).forward).parameters
     takes_use_cache = "use_cache" in parameters or any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     output = model(
         input_ids=input_ids.to(device, non_blocking=True),

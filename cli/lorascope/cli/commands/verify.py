@@ -3,6 +3,7 @@
 from collections import Counter
 from contextlib import suppress
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -13,7 +14,7 @@ from lorascope.stores.errors import StoreError
 from lorascope.stores.reading.require_run import require_store
 
 from ..options import AsJson, Components, RunPath
-from ..screen import print_frame, progress_bar, quiet_libraries, say, write_json
+from ..screen import aside, print_frame, progress_bar, quiet_libraries, say, write_json
 
 if TYPE_CHECKING:
     from lorascope.capture.reforward import Reforwarded
@@ -21,6 +22,14 @@ if TYPE_CHECKING:
 
 CHECKED = {"digests": "checksums", "decode": "checksums, decoding", "statistics": "checksums, decoding, statistics"}
 """Level -> the checks that it makes."""
+COMPARED = {
+    **{name: name for name in ("tokens", "slope", "slope_se", "change", "off", "spread")},
+    "n_tokens": "number",
+    "n_samples": "samples",
+}
+"""Column of the table of `--against` -> its head."""
+EXIT_CODES = {"adapter": 0, "unknown": 3, **dict.fromkeys(("base", "scaled", "partly", "else"), 1)}
+"""Verdict of `--against` -> exit code."""
 MOST_SHOWN = 200
 """Most problems that are listed; further ones are counted by kind."""
 
@@ -32,6 +41,7 @@ def verify(
     component: Components = (),
     level: Literal["digests", "decode", "statistics"] = "statistics",
     reforward: NonNegativeInt = 0,
+    against: str | None = None,
     model: str | None = None,
     adapter: tuple[str, ...] = (),
     data: tuple[str, ...] = (),
@@ -46,6 +56,9 @@ def verify(
 
     With --reforward, some samples are also computed again by the model. The exit code is 1 if anything is wrong.
 
+    With --against, ask whether a merged model still is the run's adapter instead. The exit code is 0 if it is, 1 if it
+    is the base, another scale, only a part or something else, and 3 if the run or rounding leaves it open.
+
     Parameters
     ----------
     level
@@ -53,10 +66,12 @@ def verify(
         (decompression), `statistics` (NaN, Inf, zero, constant, blank, repeated vectors and rows).
     reforward
         Also load the model and compute this many random samples again (needs torch).
+    against
+        Folder of a merged model, in any type or quantised, or a `.gguf` file (needs torch).
     model
         With --reforward: the model's place, if it has moved; it must be the same model.
     adapter
-        With --reforward: the adapters, if they have moved.
+        With --reforward: the adapters, if they have moved. With --against: name of the adapter, if the run has several.
     data
         With --reforward: the data files, if they have moved.
     prompt
@@ -64,9 +79,9 @@ def verify(
     examples
         With --reforward: the files of examples, if they have moved.
     device
-        With --reforward: the device, if it isn't the capture's.
+        With --reforward: the device, if it isn't the capture's; with --against: that of the merged model.
     trust_remote_code
-        With --reforward: run code that comes with the model.
+        With --reforward or --against: run code that comes with the model.
     seed
         With --reforward: seed of the choice of samples.
     as_json
@@ -74,12 +89,19 @@ def verify(
         `problems` (all of them: `place`, `kind`, `message`), `uncovered` (sentences on what no digest covers),
         `reforward` (null without --reforward or if the run is damaged; else `samples`, `n_tokens`, `n_vectors`,
         `n_equal`, `worst`). Of a result: `result`, `run`, `run_fingerprint`, `run_rows`, `sound`, `problems`.
+        With --against: `run`, `against`, `verdict` (adapter, base, scaled, partly, else, unknown), `sentence`,
+        `not_compared` (sentences), and the numbers: `all`, `roles`, `samples` and `layers`.
     """
     asked = {
         "model": model, "adapter": adapter, "data": data, "prompt": prompt, "examples": examples, "device": device,
         "trust_remote_code": trust_remote_code,
     }  # fmt: skip
     overrides: dict[str, Any] = {name: value for name, value in asked.items() if value}
+    if against:
+        if reforward or component or overrides.keys() - {"adapter", "device", "trust_remote_code"} or len(adapter) > 1:
+            allowed = "`--adapter` (one name), `--device`, `--trust-remote-code` and `--json`"
+            raise ValueError(f"`--against` compares with another model; with it go {allowed} alone")
+        return _compare_with(require_store(run), against, overrides, as_json=as_json)
     if overrides and not reforward:
         name = next(iter(overrides)).replace("_", "-")
         raise ValueError(f"`--{name}` says how to compute samples again; say how many, as in `--reforward 4`")
@@ -171,3 +193,45 @@ def _summarize_reforward(again: "Reforwarded") -> str:
         f"{len(again.samples)} samples computed again: {again.n_equal} of {again.n_vectors} vectors of "
         f"{again.n_tokens} tokens equal bit for bit{others}"
     )
+
+
+def _compare_with(run: str, target: str, options: dict[str, Any], *, as_json: bool) -> int:
+    """Print whether a merged model is the adapter of a run, and return the exit code."""
+    import pandas as pd  # type: ignore[import-untyped]
+
+    from lorascope.analyze import verify_against
+    from lorascope.capture import layer_sums, load_model, model_nll
+    from lorascope.capture.against import is_exact, tokenizer_differences
+    from lorascope.capture.models.gguf import describe_loading
+    from lorascope.stores import open_run
+
+    adapter = next(iter(options.pop("adapter", ())), None)
+    opened = open_run(run)
+    opened.adapter(adapter)  # before minutes of loading
+    quiet_libraries()
+    say(describe_loading(target), to=aside)
+    model, tokenizer = load_model(target, **{"device": "auto", **options})
+    with progress_bar("read tokens") as update:
+        result = verify_against(
+            opened,
+            partial(model_nll, model, progress=update),
+            adapter=adapter,
+            exact=is_exact(model, opened) and not target.endswith(".gguf"),
+            layers=partial(layer_sums, model, opened, adapter=adapter, progress=partial(update, title="layers")),
+            differences=tokenizer_differences(tokenizer, opened),
+        )
+    tables = {name: node.to_dataset().to_dataframe().reset_index() for name, node in result.children.items()}
+    if as_json:
+        whole = {str(name): value.item() for name, value in result.data_vars.items()}
+        rows = {name: table.to_dict("records") for name, table in tables.items()}
+        write_json({"run": run, "against": target, **result.attrs, "all": whole, **rows})
+        return EXIT_CODES[result.attrs["verdict"]]
+    say(result.attrs["sentence"])
+    parts = pd.DataFrame([{"tokens": "all", **{str(name): value.item() for name, value in result.data_vars.items()}}])
+    parts = pd.concat([parts, tables["roles"].rename(columns={"role": "tokens"})])[[*COMPARED]]
+    print_frame(
+        parts, f"{target} compared with {run}", names=COMPARED, units=dict.fromkeys(("change", "off", "spread"), "nat")
+    )
+    for note in result.attrs["not_compared"]:
+        say(f"not compared: {note}")
+    return EXIT_CODES[result.attrs["verdict"]]
