@@ -71,10 +71,6 @@ def compare_merged(
     ------
     AdapterError, ValueError, FileNotFoundError
         If the adapter doesn't fit the base, its init changed the base (PiSSA), or a model's files can't be read.
-
-    Notes
-    -----
-    docs/analysis.md says how large an error rounding explains.
     """
     folder = Path(merged)
     if not (folder / "config.json").is_file() or not any(folder.glob("*.safetensors")):
@@ -129,10 +125,10 @@ class _Merge(NamedTuple):
         if dtype == "int8" and self.linear.get(name) == 0:
             values = values.T
         if dtype == "float32" and not torch.equal(values, base.float()):
-            fitting = (
-                narrow for narrow in ("bfloat16", "float16") if torch.equal(values, self.cast("", values, narrow))
-            )
-            dtype = next(fitting, dtype)
+            narrow = [
+                kind for kind in ("bfloat16", "float16") if torch.equal(values, self.cast("", values, kind).float())
+            ]
+            dtype = (*narrow, dtype)[0]
         return (values, dtype) if values.shape == base.shape else None
 
     def replay(self, name: str, dtype: str) -> torch.Tensor:
@@ -227,9 +223,7 @@ def _compare(merge: _Merge, dtype: str, progress: Progress | None, attrs: dict[s
     if merge.merged is not None:
         extra = merge.merged.places.keys() - merge.base.places.keys() - {*merge.names}
         unknown = tuple(f"{path}." for path, row in rows.items() if row["verdict"] == "not compared")
-        extra = {
-            name for name in extra if not name.endswith((".SCB", ".weight_format")) and not name.startswith(unknown)
-        }
+        extra = {name for name in extra if not (name.endswith((".SCB", ".weight_format")) or name.startswith(unknown))}
         others |= dict.fromkeys(sorted(extra), "it isn't in the base")
     return _summarize(rows, others, attrs)
 
@@ -258,14 +252,9 @@ def _compare_component(merge: _Merge, name: str, dtype: str) -> dict[str, Any]:
 
 
 def _measure(
-    merge: _Merge,
-    name: str,
-    dtype: str,
-    base: torch.Tensor,
-    exact: torch.Tensor,
-    replayed: torch.Tensor,
+    merge: _Merge, name: str, dtype: str, base: torch.Tensor, exact: torch.Tensor, replayed: torch.Tensor,
     merged: torch.Tensor,
-) -> dict[str, float]:
+) -> dict[str, float]:  # fmt: skip
     """Return the numbers of a component (see `compare_merged`), and those that its verdict needs.
 
     `error` is |W1 - W0 - P| / |P|, `rounding` the largest one that rounding explains, `squared` is |P|^2, and `once`
@@ -368,6 +357,8 @@ def _compare_other(merge: _Merge, name: str) -> str:
     if (stored := merge.merged_tensor(name, base)) is None:
         return f"there is no such tensor of shape {tuple(base.shape)}"
     values, dtype = stored
+    if torch.equal(merge.cast(name, base, dtype).to(values.dtype), values):
+        return ""
     size, off = (float(tensor.norm()) for tensor in (base.double(), values.double() - base.double()))
     if off <= _rounding(merge, name, dtype, base, base, size, size):
         return ""
@@ -414,18 +405,14 @@ def _describe(result: xr.Dataset, verdicts: Mapping[str, int]) -> str:
     dtypes = " and ".join(dict.fromkeys(dtype for dtype in result["dtype"].values.tolist() if dtype))
     rounding = ""
     if "arrived" in attrs:
-        arrives, noise = 100 * attrs["arrived"], 100 * attrs["residual"]
-        rounding = (
-            f"in {dtypes}, {arrives:.3g} % of the change arrives, with rounding noise of {noise:.3g} % of its size"
-        )
+        arrives, noise = (f"{100 * attrs[name]:.3g} %" for name in ("arrived", "residual"))
+        rounding = f"in {dtypes}, {arrives} of the change arrives, with rounding noise of {noise} of its size"
     lost = f"in {verdicts['rounded']} of {n} layers rounding takes most of the change, or adds more than it"
     if attrs["verdict"] == "rounded" or ("merged" not in attrs and attrs["verdict"] == "adapter"):
         return f"merged as PEFT does {rounding}" + (f"; {lost}" if verdicts["rounded"] else "")
     if attrs["verdict"] == "adapter":
-        n_equal = int((result["n_unequal"] == 0).sum())
-        return (
-            f"it is the adapter on this base, in all {n} layers ({n_equal} bit for bit as PEFT merges here); {rounding}"
-        )
+        equal = f"{int((result['n_unequal'] == 0).sum())} bit for bit as PEFT merges here"
+        return f"it is the adapter on this base, in all {n} layers ({equal}); {rounding}"
     scaled = result["arrived"].values[result["verdict"].values == "scaled"]
     factor = float(np.median(scaled)) if len(scaled) else 1.0
     states = {
