@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from . import report as report
     from .adapters.adapter import adapter_report
     from .against.judge import verify_against
+    from .against.server import server_nll
     from .changes.changes import changes
     from .changes.forgetting import forgetting
     from .changes.reply_words import reply_lengths, reply_words
@@ -69,6 +70,7 @@ __all__ = [
     "save",
     "save_table",
     "scores_table",
+    "server_nll",
     "to_dataframe",
     "token_measure",
     "truncate_adapter",

@@ -17,8 +17,10 @@ from ..options import AsJson, Components, RunPath
 from ..screen import aside, print_frame, progress_bar, quiet_libraries, say, write_json
 
 if TYPE_CHECKING:
+    import xarray as xr
+
     from lorascope.capture.reforward import Reforwarded
-    from lorascope.stores import Verdict
+    from lorascope.stores import Run, Verdict
 
 CHECKED = {"digests": "checksums", "decode": "checksums, decoding", "statistics": "checksums, decoding, statistics"}
 """Level -> the checks that it makes."""
@@ -42,6 +44,7 @@ def verify(
     level: Literal["digests", "decode", "statistics"] = "statistics",
     reforward: NonNegativeInt = 0,
     against: str | None = None,
+    served_model: str | None = None,
     model: str | None = None,
     adapter: tuple[str, ...] = (),
     data: tuple[str, ...] = (),
@@ -56,8 +59,9 @@ def verify(
 
     With --reforward, some samples are also computed again by the model. The exit code is 1 if anything is wrong.
 
-    With --against, ask whether a merged model still is the run's adapter instead. The exit code is 0 if it is, 1 if it
-    is the base, another scale, only a part or something else, and 3 if the run or rounding leaves it open.
+    With --against, ask whether a merged model or a server still is the run's adapter instead. The exit code is 0 if it
+    is, 1 if it is the base, another scale, only a part or something else, and 3 if the run or rounding leaves it
+    open.
 
     Parameters
     ----------
@@ -67,7 +71,10 @@ def verify(
     reforward
         Also load the model and compute this many random samples again (needs torch).
     against
-        Folder of a merged model, in any type or quantised, or a `.gguf` file (needs torch).
+        Folder of a merged model, in any type or quantised, or a `.gguf` file (needs torch); or address of a server that
+        speaks OpenAI's completions, such as vLLM: http://localhost:8000, with a key in `LORASCOPE_API_KEY`.
+    served_model
+        With --against and a server: name of the model or adapter there, if it has several.
     model
         With --reforward: the model's place, if it has moved; it must be the same model.
     adapter
@@ -90,7 +97,7 @@ def verify(
         `reforward` (null without --reforward or if the run is damaged; else `samples`, `n_tokens`, `n_vectors`,
         `n_equal`, `worst`). Of a result: `result`, `run`, `run_fingerprint`, `run_rows`, `sound`, `problems`.
         With --against: `run`, `against`, `verdict` (adapter, base, scaled, partly, else, unknown), `sentence`,
-        `not_compared` (sentences), and the numbers: `all`, `roles`, `samples` and `layers`.
+        `not_compared` (sentences), `texts` (of a server, sentences), and numbers: `all`, `roles`, `samples`, `layers`.
     """
     asked = {
         "model": model, "adapter": adapter, "data": data, "prompt": prompt, "examples": examples, "device": device,
@@ -101,7 +108,9 @@ def verify(
         if reforward or component or overrides.keys() - {"adapter", "device", "trust_remote_code"} or len(adapter) > 1:
             allowed = "`--adapter` (one name), `--device`, `--trust-remote-code` and `--json`"
             raise ValueError(f"`--against` compares with another model; with it go {allowed} alone")
-        return _compare_with(require_store(run), against, overrides, as_json=as_json)
+        return _compare_with(require_store(run), against, served_model, overrides, as_json=as_json)
+    if served_model:
+        raise ValueError("`--served-model` is a name on a server; give its address too, `--against http://...`")
     if overrides and not reforward:
         name = next(iter(overrides)).replace("_", "-")
         raise ValueError(f"`--{name}` says how to compute samples again; say how many, as in `--reforward 4`")
@@ -195,31 +204,24 @@ def _summarize_reforward(again: "Reforwarded") -> str:
     )
 
 
-def _compare_with(run: str, target: str, options: dict[str, Any], *, as_json: bool) -> int:
-    """Print whether a merged model is the adapter of a run, and return the exit code."""
+def _compare_with(run: str, target: str, served_model: str | None, options: dict[str, Any], *, as_json: bool) -> int:
+    """Print whether a merged model or a server is the adapter of a run, and return the exit code."""
     import pandas as pd  # type: ignore[import-untyped]
 
-    from lorascope.analyze import verify_against
-    from lorascope.capture import layer_sums, load_model, model_nll
-    from lorascope.capture.against import is_exact, tokenizer_differences
-    from lorascope.capture.models.gguf import describe_loading
     from lorascope.stores import open_run
 
-    adapter = next(iter(options.pop("adapter", ())), None)
-    opened = open_run(run)
-    opened.adapter(adapter)  # before minutes of loading
-    quiet_libraries()
-    say(describe_loading(target), to=aside)
-    model, tokenizer = load_model(target, **{"device": "auto", **options})
-    with progress_bar("read tokens") as update:
-        result = verify_against(
-            opened,
-            partial(model_nll, model, progress=update),
-            adapter=adapter,
-            exact=is_exact(model, opened) and not target.endswith(".gguf"),
-            layers=partial(layer_sums, model, opened, adapter=adapter, progress=partial(update, title="layers")),
-            differences=tokenizer_differences(tokenizer, opened),
+    adapter, opened = next(iter(options.pop("adapter", ())), None), open_run(run)
+    opened.adapter(adapter)  # before minutes of loading or asking
+    if target.startswith(("http://", "https://")):
+        if options:
+            raise ValueError(f"`--{next(iter(options)).replace('_', '-')}` is for a merged model; a server has its own")
+        result = _ask_server(opened, target, adapter, served_model)
+    elif served_model:
+        raise ValueError(
+            f"`--served-model` is a name on a server, but {target!r} isn't the address of one (http://...)"
         )
+    else:
+        result = _read_merged(opened, target, adapter, options)
     tables = {name: node.to_dataset().to_dataframe().reset_index() for name, node in result.children.items()}
     if as_json:
         whole = {str(name): value.item() for name, value in result.data_vars.items()}
@@ -232,6 +234,53 @@ def _compare_with(run: str, target: str, options: dict[str, Any], *, as_json: bo
     print_frame(
         parts, f"{target} compared with {run}", names=COMPARED, units=dict.fromkeys(("change", "off", "spread"), "nat")
     )
-    for note in result.attrs["not_compared"]:
-        say(f"not compared: {note}")
+    for line in [*result.attrs.get("texts", ()), *(f"not compared: {note}" for note in result.attrs["not_compared"])]:
+        say(line)
     return EXIT_CODES[result.attrs["verdict"]]
+
+
+def _read_merged(run: "Run", target: str, adapter: str | None, options: dict[str, Any]) -> "xr.DataTree":
+    """Return the verdict on a merged model, which is loaded; this imports torch."""
+    from lorascope.analyze import verify_against
+    from lorascope.capture import layer_sums, load_model, model_nll
+    from lorascope.capture.against import is_exact, tokenizer_differences
+    from lorascope.capture.models.gguf import describe_loading
+
+    quiet_libraries()
+    say(describe_loading(target), to=aside)
+    model, tokenizer = load_model(target, **{"device": "auto", **options})
+    with progress_bar("read tokens") as update:
+        return verify_against(
+            run,
+            partial(model_nll, model, progress=update),
+            adapter=adapter,
+            exact=is_exact(model, run) and not target.endswith(".gguf"),
+            layers=partial(layer_sums, model, run, adapter=adapter, progress=partial(update, title="layers")),
+            differences=tokenizer_differences(tokenizer, run),
+        )
+
+
+def _ask_server(run: "Run", url: str, adapter: str | None, name: str | None) -> "xr.DataTree":
+    """Return the verdict on a server's model, with attribute `texts`, lines on its tokens of texts and of chats."""
+    from lorascope.analyze import verify_against
+    from lorascope.analyze.against.references import read_references
+    from lorascope.analyze.against.served_texts import served_texts
+    from lorascope.analyze.against.server import server_nll
+
+    with progress_bar("ask the server") as update:
+        texts = served_texts(url, run, read_references(run, adapter), model=name)
+        differing = [
+            f"as {kind}, {n - n_equal} of {n} samples have other tokens: {note}"
+            for kind, n, n_equal, note in texts
+            if n_equal < n
+        ]
+        nll = partial(server_nll, url, model=name, progress=update)
+        result = verify_against(run, nll, adapter=adapter, differences=differing)
+    equal = [f"as {kind}, all {n} samples have the run's tokens" for kind, n, n_equal, _ in texts if n == n_equal > 0]
+    missing = [f"samples as {kind}: {note or 'there is nothing to compare'}" for kind, n, _, note in texts if not n]
+    if "lm_head" in run.component_paths and result.attrs["verdict"] != "adapter":
+        reason = "vLLM leaves what the adapter adds in lm_head out of a prompt's probabilities (its issue 51594)"
+        sentence = f"Can't tell: {reason}. Without that: {result.attrs['sentence']}"
+        result.attrs |= {"verdict": "unknown", "sentence": sentence}
+    result.attrs |= {"texts": [*differing, *equal], "not_compared": [*result.attrs["not_compared"], *missing]}
+    return result

@@ -1,0 +1,98 @@
+"""Token ids that a server makes of a run's samples, as texts and as chats: its tokenizer and its template."""
+
+import itertools
+from collections.abc import Iterator, Sequence
+from functools import partial
+from multiprocessing.pool import ThreadPool
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from lorascope.stores import Run
+
+from .connection import Server, ServerError, item
+from .references import References
+from .server import PARALLEL, only_model
+
+MOST_SAMPLES = 32
+"""Largest number of samples whose token ids a server is asked for."""
+
+
+class ServedTexts(NamedTuple):
+    """Comparison of a run's token ids with a server's of the same texts, or of the same chats."""
+
+    kind: str
+    """`text`, which shows the tokenizer, or `chat`, which also shows the template."""
+    n_compared: int
+    """Number of compared samples; 0 means that this kind wasn't compared."""
+    n_equal: int
+    """Number of samples with equal ids."""
+    note: str
+    """Clause on the first token that differs, or the reason why nothing was compared; may be empty."""
+
+
+def served_texts(url: str, run: Run, references: References, *, model: str | None = None) -> list[ServedTexts]:
+    """Compare a run's token ids with a server's of the same texts and chats, by vLLM's `/tokenize`.
+
+    Notes
+    -----
+    A text is joined from its tokens' texts, a chat's messages from the tokens of each role between the template's. What
+    they don't show is tried in every form: a token that starts all texts, white space around messages, tokens that end
+    them. The last word isn't compared, since a run may cut it; nor are samples that were given as token ids, or have a
+    token that is part of a character. A start token that the server lacks shows in chats alone. Raises ValueError and
+    ServerError as `server_nll` for address and model.
+    """
+    server = Server(url)
+    name = model or only_model(server)
+    texts = run.tokens["text"].values if "text" in run.tokens else np.full(run.n_tokens, "\ufffd")
+    origins = run.samples["prompt"].values[run.tokens["sample"].values]
+    chosen = np.unique(np.linspace(0, len(references.sequences) - 1, MOST_SAMPLES, dtype=int)).tolist()
+
+    def compare(kind: str, number: int) -> tuple[bool, str] | None:
+        tokens = np.flatnonzero(references.sequence == number)
+        places, ids = references.place[tokens], references.sequences[number]
+        words, origin = [str(text) for text in texts[places]], origins[places[0]]
+        n = max((i for i, word in enumerate(words) if word[:1].isspace()), default=0)
+        if not n or origin == "tokens" or (kind == "chat" and origin != "chat") or "\ufffd" in "".join(words):
+            return None
+        forms = _chat_forms(words, references.role[tokens]) if kind == "chat" else _text_forms(words)
+        n_same, other = -1, None
+        for form in forms:
+            made = item(server.ask("/tokenize", {"model": name, **form}, n_tokens=len(ids)), "tokens")
+            pairs = enumerate(itertools.zip_longest(ids[:n].tolist(), made if isinstance(made, list) else ()))
+            same = next((i for i, (own, served) in pairs if own != served), n)
+            n_same, other = (same, item(made, same)) if same > n_same else (n_same, other)
+        where = f"token {n_same} of {references.samples[number]!r}, {words[n_same]!r},"
+        return n_same >= n, f"{where} is {ids[n_same]} in the run and {other} on the server"
+
+    comparisons = []
+    for kind in ("text", "chat"):
+        with ThreadPool(PARALLEL[0]) as pool:
+            try:
+                results = [result for result in pool.imap(partial(compare, kind), chosen) if result is not None]
+                note = next((clause for is_equal, clause in results if not is_equal), "")
+            except ServerError as error:
+                results, note = [], str(error)
+        comparisons.append(ServedTexts(kind, len(results), sum(is_equal for is_equal, _ in results), note))
+    return comparisons
+
+
+def _text_forms(words: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """Yield the text of tokens, and that without the first token, which the tokenizer may put before all texts."""
+    for start in (0, 1):
+        yield {"prompt": "".join(words[start:])}
+
+
+def _chat_forms(words: Sequence[str], roles: np.ndarray) -> Iterator[dict[str, Any]]:
+    """Yield a chat's messages with and without white space around them, and 0 to 2 tokens that end the assistant's."""
+    # A token may hold the template's newline and a content's spaces.
+    for n_end, (before, after) in itertools.product(range(3), (("", ""), ("\n", ""), (None, None))):
+        messages, stop = [], 0
+        for role, group in itertools.groupby(roles):
+            start, stop = stop, stop + len(list(group))
+            is_own = role in ("assistant", "generated")
+            content = "".join(words[start : stop - n_end * is_own])
+            content = content.lstrip(before).rstrip(after)
+            messages.append({"role": "assistant" if is_own else role, "content": content})
+        messages = [message for message in messages if message["role"] != "template"]
+        yield {"messages": messages, "add_generation_prompt": False}
