@@ -29,8 +29,9 @@ def objects(package: str) -> str:
     """Return the instructions to mkdocstrings, one for each name in the package's `__all__`.
 
     They name the module that an object comes from: `lorascope.analyze.miub` is a module to a reader of source, and the
-    function that hides it only once it is imported.
+    function that hides it only once it is imported. An alias of several types has no module of its own.
     """
     module = importlib.import_module(package)
-    public = [getattr(module, name) for name in module.__all__]
-    return "\n".join(f"::: {thing.__module__}.{thing.__qualname__}\n" for thing in public)
+    public = {name: getattr(module, name) for name in module.__all__}
+    homes = {name: getattr(thing, "__module__", package) for name, thing in public.items()}
+    return "\n".join(f"::: {homes[name] if homes[name] != 'types' else package}.{name}\n" for name in public)
