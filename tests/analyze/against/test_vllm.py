@@ -167,7 +167,7 @@ def test_adapters_on_their_base(folder: Path, ask: Callable[..., dict[str, Any]]
 
 def test_another_base(folder: Path, ask: Callable[..., dict[str, Any]]) -> None:
     with serve(folder, "another") as url:
-        check(ask(url, "right"), "else", 1)
+        check(ask(url, "right"), "unknown", 3)  # it differs by as much as rounding to 4 bits may
 
 
 def test_a_changed_template_and_bfloat16(folder: Path, ask: Callable[..., dict[str, Any]]) -> None:
