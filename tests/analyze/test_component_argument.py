@@ -2,6 +2,7 @@
 
 import inspect
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,18 @@ from lorascope import analyze, stores
 from lorascope.analyze import report
 from lorascope.stores import Run, StoreError, pull, verify
 
+
+def with_neutral(run: Run, out: Path) -> Path:
+    """Return a copy of a run that holds the run's samples as its neutral texts too."""
+    whole = Path(shutil.copytree(run.path, out / "whole.zarr"))
+    shutil.copytree(run.path, whole / "neutral")
+    return whole
+
+
 ANSWERS: dict[str, Callable[..., Any]] = {
     "explain": lambda run, out, **options: analyze.explain(run, **options).qualified["component"].values,
     "export_pairs": lambda run, out, **options: analyze.export_pairs(run, out / "pairs.npz", **options),
+    "forgetting": lambda run, out, **options: analyze.forgetting(with_neutral(run, out), **options)["component"].values,
     "measure_information": lambda run, out, **options: (
         analyze.measure_information(run, estimator="gaussian", n_shuffles=0, **options)["component"].values
     ),

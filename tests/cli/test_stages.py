@@ -15,6 +15,7 @@ if importlib.util.find_spec("torch") is None:
 
 from lorascope.cli import screen  # noqa: E402
 from lorascope.cli.screen import CONTINUES  # noqa: E402
+from lorascope.stores import open_place  # noqa: E402
 from lorascope.study.grid import grid_units  # noqa: E402
 
 from ..tiny import save_gguf  # noqa: E402
@@ -92,7 +93,8 @@ def test_a_capture_is_compared_with_a_bare_pass_if_it_took_long_enough(
     measured = {"stored_bytes": 3_000_000, "seconds": seconds, **overhead}
     attributes = {"measured": measured, "provenance": {"preflight": []}}
     samples = SimpleNamespace(sizes={"sample": 1})
-    run = SimpleNamespace(n_tokens=1, samples=samples, component_paths=("a",), path="run", attributes=attributes)
+    about = {"path": "run", "place": open_place("run"), "attributes": attributes}
+    run = SimpleNamespace(n_tokens=1, samples=samples, component_paths=("a",), **about)
     monkeypatch.setattr("lorascope.cli.commands.capture._capture_with_bar", lambda *_: run)
     code, out, _ = lorascope(capsys, "capture", *MODEL, "--adapter", "empty", "--out", "none.zarr")
     assert code == 0

@@ -153,16 +153,15 @@ def test_the_interval_decides(low: float, high: float, falls: bool, word: str) -
 
 
 @pytest.mark.parametrize(
-    ("reach", "seeds", "word"),
-    [(0.6, (3, 3), "supported"), (0.9, (3, 3), "not identified"), (0.9, (1, 3), "not identified")],
+    ("reach", "n_seeds", "word"), [(0.6, 3, "supported"), (0.9, 3, "not identified"), (0.9, 1, "not identified")]
 )
-def test_items_and_trainings_decide_together(reach: float, seeds: tuple[int, int], word: str) -> None:
+def test_items_and_trainings_decide_together(reach: float, n_seeds: int, word: str) -> None:
     made = decide_claim(
-        2, "c", Estimate(1.0, 0.5, 1.5, 40, Spread(0.2, reach, *seeds)), "nat", "b less a:", falls=False
+        2, "c", Estimate(1.0, 0.5, 1.5, 40, Spread(0.2, reach, n_seeds)), "nat", "b less a:", falls=False
     )
     assert made.verdict == word
     assert (made.high - 1) == pytest.approx(np.hypot(0.5, reach))
-    assert (made.n_seeds, made.seed_sd) == (seeds[0], 0.2)
+    assert (made.n_seeds, made.seed_sd) == (n_seeds, 0.2)
     assert made.because.endswith("nat, 95 % over 40 items and trainings")
 
 

@@ -246,7 +246,6 @@ def model_identity(model: nn.Module, source: str, *, sha256: str | None = None) 
     base = plain_model(model)
     dtypes = {str(tensor.dtype).removeprefix("torch.") for tensor in tensors.values()}
     n_parameters, n_others = _n_parameters(model)
-    entries = json.loads(base.config.to_json_string(use_diff=False))
     return {
         "name": source,
         "class": type(base).__name__,
@@ -256,7 +255,7 @@ def model_identity(model: nn.Module, source: str, *, sha256: str | None = None) 
         **layer_sharing(model),
         "attention": getattr(base.config, "_attn_implementation", None),
         "sha256": hash_tensors(ReadableWeights(model, tensors)).sha256 if sha256 is None else sha256,
-        "config_sha256": fingerprint({key: value for key, value in entries.items() if key not in _LOADING_ENTRIES}),
+        "config_sha256": _hash_config(base.config),
     }
 
 
@@ -308,3 +307,9 @@ def one_line_errors(what: str) -> Iterator[None]:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()] or ["no message"]
         reason = " ".join(lines) if lines[0].endswith(":") else lines[0]  # after a colon comes the reason
         raise ValueError(f"{what} can't be loaded: {reason} ({type(error).__name__})") from error
+
+
+def _hash_config(config: Any) -> str:
+    """Return the hash of a model's configuration without entries on where it came from and how it was loaded."""
+    entries = json.loads(config.to_json_string(use_diff=False))
+    return fingerprint({key: value for key, value in entries.items() if key not in _LOADING_ENTRIES})
