@@ -144,7 +144,9 @@ def test_a_finished_run_gets_them_later_and_only_once(
     monkeypatch.setattr("lorascope.capture.settling.neutral.write_neutral_texts", None)  # would be called
     assert texts_of(neutral_of(make(neutral=N))) == texts
     assert make().finished
-    with pytest.raises(StoreError, match=r"has neutral texts already: '3 texts by the base \(in the run\)', not '4 te"):
+    with pytest.raises(
+        StoreError, match=r"has neutral texts already: '3 texts by the base \(in the run\)', not '4 texts"
+    ):
         make(neutral=N + 1)
     file = tmp_path / "wiki.txt"
     file.write_text("the answer is a question " * 4)
