@@ -6,12 +6,13 @@ from collections.abc import Iterator
 import numpy as np
 
 from lorascope.analyze import jensen_shannon
-from lorascope.analyze.information import discrete_dependence, gaussian_dependence, js_lower_bound, js_upper_bound
+from lorascope.analyze.information import js_lower_bound, js_upper_bound
 from lorascope.study import paper_table
 
+from ..dependence import dependence, normals
 from .page import Saying, count, equation, ln, part, quoted, said
 
-FLIPPED = discrete_dependence(np.array([[0.4, 0.1], [0.1, 0.4]]))
+FLIPPED = dependence(np.array([[0.4, 0.1], [0.1, 0.4]]))
 """A fair bit and its copy, wrong one time in five."""
 DEPENDENT = {"I": FLIPPED.mutual_information, "JS": FLIPPED.js}
 MOST_JS = js_upper_bound(np.inf)
@@ -41,13 +42,13 @@ def reversed_claim() -> Iterator[Saying]:
     yield equation("JS < I/2", **DEPENDENT)
     yield equation("I > 2 JS > log(2) JS", **DEPENDENT)
     yield said("JS is never more than {}", ln(MOST_JS))
-    independent = gaussian_dependence(0.0)
+    independent = dependence(np.full((2, 2), 0.25))
     yield said("then both sides are {:.0f}", max(independent.mutual_information, independent.js))
     yield quoted("equation 6 times log 2 has I/2 times log 2 on its right", place="eq. 6")
     base = 2
     yield said("If the log has base {}, so that the factor is {:.0f}", base, math.log(2, base))
-    pairs = {f"normal, correlation {rho}": gaussian_dependence(rho) for rho in (0.1, 0.5, 0.75, 0.9, 0.99, 0.9999)}
-    pairs |= {f"one symbol twice, uniform among {n}": discrete_dependence(np.eye(n) / n) for n in (2, 1000)}
+    pairs = {f"normal, correlation {rho}": dependence(normals(rho)) for rho in (0.1, 0.5, 0.75, 0.9, 0.99, 0.9999)}
+    pairs |= {f"one symbol twice, uniform among {n}": dependence(np.eye(n) / n) for n in (2, 1000)}
     pairs["a fair bit and its copy, wrong one time in five"] = FLIPPED
     for name, (mi, js, _) in pairs.items():
         yield said("| {} | {:.4f} | {:.4f} | {:.4f} | {:.4f} |", name, mi, js, math.log(2) * js, js_lower_bound(js))
@@ -61,7 +62,7 @@ def lower_bound() -> Iterator[Saying]:
     yield said("Near {:.0f}, Xi is 2/ln 2 = {:.3f} times JS", least, js_lower_bound(least) / least)
     yield equation("2/ln 2 = 2.885")
     yield said("comes near {}. No better", ln(MOST_JS))
-    assert math.isclose(js_upper_bound(math.log(7)), discrete_dependence(np.eye(7) / 7).js)
+    assert math.isclose(js_upper_bound(math.log(7)), dependence(np.eye(7) / 7).js)
     yield said("one symbol that is seen {}", "twice" if np.eye(7).ndim == 2 else "")
     half = part(math.exp(-MOST_JS))  # the entropy of a fair coin is the most that JS can be
     yield said("{} of them are real, in the other {} l comes", half, half)

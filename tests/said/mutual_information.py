@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from lorascope.analyze import measure_information, mutual_information
-from lorascope.analyze.information import gaussian_dependence
 from lorascope.analyze.information.estimators import ESTIMATORS, PANEL
 from lorascope.analyze.information.evidence import (
     AGREEMENT,
@@ -32,9 +31,10 @@ from lorascope.analyze.information.ksg import SIGNIFICANT_SE
 from lorascope.analyze.information.pairs import Settings
 from lorascope.analyze.information.projections import first_half, principal_axes
 
+from ..dependence import dependence
 from .page import ROOT, Saying, count, equation, part, said, table
 
-NOTHING = gaussian_dependence(0.0).mutual_information
+NOTHING = dependence(np.full((2, 2), 0.25)).mutual_information
 PARTS = {2: "halves", 4: "quarters", 8: "eighths"}
 BENCHMARKS = "docs/benchmarks.md"
 

@@ -4,10 +4,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lorascope.analyze.information import classifier
-from lorascope.analyze.information.bound import gaussian_dependence, js_lower_bound
+from lorascope.analyze.information.bound import js_lower_bound
 from lorascope.analyze.information.classifier import classifier_js
 from lorascope.analyze.information.estimators import evaluate
 from lorascope.analyze.information.pairs import Settings, check_pairs
+
+from ...dependence import dependence, normals
 
 
 def gaussians(seed: int, n: int, dimension: int, rho: float) -> tuple[np.ndarray, np.ndarray]:
@@ -26,7 +28,7 @@ def information(x: np.ndarray, y: np.ndarray) -> float:
 def test_gaussians_of_known_js(rho: float) -> None:
     found = [classifier_js(*gaussians(seed, 4000, 1, rho)) for seed in range(5)]
     error = np.std(found, ddof=1) / np.sqrt(5)
-    assert abs(np.mean(found) - gaussian_dependence(rho).js) < 4 * error
+    assert abs(np.mean(found) - dependence(normals(rho)).js) < 4 * error
 
 
 def test_the_information_is_the_least_that_js_needs() -> None:

@@ -1,6 +1,6 @@
 """Mutual information of arrays and of a run's components: estimators, bounds, and what says how far to believe them."""
 
-from .bound import discrete_dependence, gaussian_dependence, js_lower_bound, js_upper_bound
+from .bound import js_lower_bound, js_upper_bound
 from .classifier import classifier_js
 from .estimators import ESTIMATORS, PANEL
 from .evidence import VERDICTS
@@ -14,8 +14,6 @@ __all__ = [
     "PANEL",
     "VERDICTS",
     "classifier_js",
-    "discrete_dependence",
-    "gaussian_dependence",
     "js_lower_bound",
     "js_upper_bound",
     "ksg",

@@ -1,18 +1,14 @@
-"""Bounds of mutual information by the Jensen-Shannon divergence (JS), and exact values of tables and normals."""
+"""Bounds between mutual information and the Jensen-Shannon divergence (JS) of joint and product."""
 
 import math
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
-from numpy.polynomial.polynomial import polyval
-from scipy.special import k0e, xlog1py  # type: ignore[import-untyped]
 
 Values = TypeVar("Values", float, np.ndarray)
 
 ROUNDING = 1e-12
 """Distance outside its range up to which an argument is treated as the end of the range."""
-MASS_ROUNDING = 1e-9
-"""Largest distance from 1 of the sum of a table of probabilities."""
 LN2 = math.log(2)
 LN2_ERROR = 2.3190468138462996e-17
 """The exact ln 2 minus the float64 `LN2`."""
@@ -20,25 +16,6 @@ NEWTON_STEPS = 5
 """Newton steps of `js_lower_bound`: four were enough for full precision at every js tried, also near ln 2."""
 FARTHEST = 800.0
 """Mutual information in nats above which exp(-mi) is 0."""
-LEAST_CELL = 1e-150
-"""Smaller probabilities count as 0, so that products of two marginals stay within float64."""
-NEAR = 0.25
-"""Largest distance of a density ratio from 1 for which a series is used."""
-SERIES = 1 / (np.arange(1.0, 26.0) * np.arange(2.0, 27.0))
-"""Coefficients c: the mean of ln between 1 and 1 + s is s (c_0 - c_1 s + c_2 s^2 - ...)."""
-SPACING = 1 / 16
-"""Distance between the nodes of the integrals in `gaussian_dependence`, on a logarithmic axis."""
-
-
-class Dependence(NamedTuple):
-    """Divergences in nats between a joint distribution P and the product Q of its marginals."""
-
-    mutual_information: float
-    """KL(P || Q)."""
-    js: float
-    """JS(P || Q), the Jensen-Shannon divergence; it equals mutual_information / 2 - kl_mixture."""
-    kl_mixture: float
-    """KL(M || Q), where M = (P + Q)/2."""
 
 
 def js_lower_bound(js: Values) -> Values:
@@ -132,115 +109,6 @@ def _extremal_js(x: np.ndarray) -> np.ndarray:
     a, rest = np.exp(-x), -np.expm1(-x)
     # ln 2 - ((1 + a) ln(1 + a) + a x)/2, rearranged so that no larger terms cancel for small x
     return np.asarray((rest * LN2 - (1 + a) * np.log1p(-rest / 2) - a * x) / 2)
-
-
-def discrete_dependence(joint: np.ndarray) -> Dependence:
-    """Return the mutual information (nats), and two related divergences, of a table `joint` of probabilities.
-
-    Parameters
-    ----------
-    joint
-        Probabilities (symbol of one side, symbol of the other), which sum to 1; zeros are allowed. Float64 is computed.
-
-    Raises
-    ------
-    ValueError
-        If the table isn't two-dimensional, contains NaN, infinity or a negative number, or its sum differs from 1 by
-        more than 1e-9. The table is divided by its sum.
-
-    Notes
-    -----
-    Let t = joint/product and L(t) the mean of ln between 1 and t, so that (t - 1) L(t) = t ln t - t + 1. Then mutual
-    information is the sum of (joint - product) L(t), KL(M || Q) half the sum of (joint - product) L((1 + t)/2), and JS
-    half the sum of (joint - product) (L(t) - L((1 + t)/2)): no term is negative. Probabilities below 1e-150 count as 0.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> [round(value, 4) for value in discrete_dependence(np.array([[0.4, 0.1], [0.1, 0.4]]))]
-    [0.1927, 0.0507, 0.0457]
-    """
-    table = np.asarray(joint, np.float64)
-    if table.ndim != 2:
-        raise ValueError(f"`joint` has shape {table.shape}; it must have two axes, one for each variable")
-    wrong = ~((table >= 0) & np.isfinite(table))
-    if wrong.any():
-        raise ValueError(f"`joint` contains {float(table[wrong][0])!r}; allowed are finite probabilities, 0 and above")
-    total = float(table.sum())
-    if abs(total - 1) > MASS_ROUNDING:
-        raise ValueError(
-            f"`joint` sums to {total!r}; allowed is 1, give or take {MASS_ROUNDING:g}: divide counts by their total"
-        )
-    table = np.where(table < LEAST_CELL, 0.0, table) / total
-    table = table[table.any(axis=1)][:, table.any(axis=0)]
-    product = np.outer(table.sum(axis=1), table.sum(axis=0))
-    difference = table - product
-    mi, js, kl_mixture = _integrate_divergences(difference, difference / product)
-    return Dependence(mi, js, kl_mixture)
-
-
-def gaussian_dependence(rho: float) -> Dependence:
-    """Return the mutual information (nats), and two related divergences, of a bivariate normal of correlation `rho`.
-
-    Raises
-    ------
-    ValueError
-        If `rho` isn't above -1 and below 1.
-
-    Notes
-    -----
-    Mutual information I is -ln(1 - rho^2)/2. The others are integrals over one variable k: under the joint distribution
-    the log density ratio is I + rho k, where k is the product of two independent standard normals, with density
-    K0(|k|)/pi; under the product of marginals that density is multiplied by exp(-I - rho k). As functions of ln |k|
-    integrands are analytic and decay at both ends, so that the trapezoidal rule converges exponentially: the relative
-    error is below 1e-12 up to |rho| = 1 - 1e-12.
-
-    References
-    ----------
-    Craig 1936, Annals of Mathematical Statistics 7: the product of two normals. Takahasi and Mori 1974,
-    Publications of RIMS 9: trapezoids after a change of variable.
-
-    Examples
-    --------
-    >>> round(gaussian_dependence(0.9).js, 4)
-    0.2146
-    """
-    if not -1 < rho < 1:
-        raise ValueError(
-            f"`rho` is {float(rho)!r}; allowed is a number above -1 and below 1, where mutual information is infinite"
-        )
-    size = abs(float(rho))  # the sign of one variable has no effect
-    mi = -math.log1p(-size * size) / 2 if size < 0.5 else -math.log((1 - size) * (1 + size)) / 2
-    # Integrands are negligible for |k| below exp(-50) and above 60 (where they decay as exp(-|k|)), or above
-    # 60/(1 - rho) on the negative side, where the product's density decays as exp(-(1 - rho)|k|).
-    nodes = np.exp(np.arange(-50, math.log(60 / (1 - size)), SPACING))
-    k = np.concatenate([nodes[nodes < 60], -nodes])
-    falls = np.where(k > 0, 1 + size, 1 - size)
-    product = k0e(np.abs(k)) * np.abs(k) * np.exp(-falls * np.abs(k) - mi) * (SPACING / np.pi)
-    excess = np.expm1(mi + size * k)
-    _, js, kl_mixture = _integrate_divergences(product * excess, excess)
-    return Dependence(mi, js, kl_mixture)
-
-
-def _integrate_divergences(difference: np.ndarray, excess: np.ndarray) -> tuple[float, float, float]:
-    """Return KL(P || Q), JS(P || Q) and KL((P + Q)/2 || Q) for arrays `difference` P - Q and `excess` P/Q - 1.
-
-    See `discrete_dependence`.
-    """
-    whole, half = _mean_log(excess), _mean_log(excess / 2)
-    return (
-        float((difference * whole).sum()),
-        float((difference * (whole - half)).sum() / 2),
-        float((difference * half).sum() / 2),
-    )
-
-
-def _mean_log(excess: np.ndarray) -> np.ndarray:
-    """Return the mean of ln t over t from 1 to 1 + excess: (1 + 1/excess) ln(1 + excess) - 1, and 0 at 0."""
-    near = np.abs(excess) < NEAR
-    small, other = np.where(near, excess, 0.0), np.where(near, 1.0, excess)
-    far = xlog1py((1 + other) / other, other) - 1  # 0 ln 0 = 0
-    return np.where(near, small * polyval(-small, SERIES), far)
 
 
 def _check_range(name: str, values: float | np.ndarray, low: float, high: float, allowed: str) -> np.ndarray:
