@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from scipy.optimize import approx_fprime, minimize
+from scipy.optimize import approx_fprime
 
 from lorascope.kernels.pair_directions import (
     DENSITY_FLOOR,
@@ -8,7 +8,6 @@ from lorascope.kernels.pair_directions import (
     GRID_POINTS,
     GRID_SPACING,
     _information,
-    climb_covariance,
     turn_pair,
     wave_covariance_and_slopes,
 )
@@ -90,34 +89,3 @@ def test_the_covariance_of_waves_and_its_gradient(n: int) -> None:
     value = wave_covariance_and_slopes(both, x, y, slopes)
     assert value == pytest.approx(expected(both), rel=1e-12)
     np.testing.assert_allclose(slopes, approx_fprime(both, expected, 1e-7), atol=1e-6)
-
-
-@pytest.mark.parametrize("n_steps", [1, 2, 8, 15, 40])
-@pytest.mark.parametrize("d", [1, 3])
-def test_a_climb_takes_the_steps_of_scipy(n_steps: int, d: int) -> None:
-    """From good starts and from bad ones, whose line searches need several trials."""
-    n_trials = 0
-    for seed in range(30):
-        rng = np.random.default_rng([seed, d])
-        x, y = rng.normal(size=(2, d, 300))
-        y[0] = np.sin(2 * x[0]) + 0.3 * y[0]
-        start = rng.normal(size=2 * d) * rng.choice([0.3, 1.0, 3.0])
-
-        def negative(both: np.ndarray, x: np.ndarray = x, y: np.ndarray = y) -> tuple[float, np.ndarray]:
-            slopes = np.empty(len(both))
-            return wave_covariance_and_slopes(both, x, y, slopes), slopes
-
-        expected = minimize(negative, start, jac=True, method="L-BFGS-B", options={"maxiter": n_steps})
-        if np.abs(expected.x).max() > 50:  # 300 rows say nothing of such waves, and rounding grows tenfold a step
-            continue
-        reached = start.copy()
-        value = climb_covariance(x, y, reached, n_steps)
-        n_trials += expected.nfev - expected.nit - 1
-        assert value == wave_value(x, y, reached)
-        np.testing.assert_allclose(reached, expected.x, rtol=0, atol=1e-6)
-        assert value == pytest.approx(-expected.fun, abs=1e-9)
-    assert n_trials > 20
-
-
-def wave_value(x: np.ndarray, y: np.ndarray, both: np.ndarray) -> float:
-    return -wave_covariance_and_slopes(both, x, y, np.empty(len(both)))

@@ -7,7 +7,6 @@ import numpy as np
 from lorascope.kernels.pair_directions import (
     GRID_POINTS,
     GRID_SPACING,
-    climb_covariance,
     turn_pair,
     wave_covariance_and_slopes,
 )
@@ -130,8 +129,7 @@ def _find_maxima(
         if (climbed or is_sure) and squares[i, j] <= CHANCE / n:
             break
         start = np.concatenate([waves[0][i], waves[1][j]])
-        maximum = start.copy()
-        climbed.append((climb_covariance(sides[0], sides[1], maximum, CLIMB_STEPS[0]), maximum))
+        climbed.append(_climb_covariance(sides, start, CLIMB_STEPS[0]))
         for done in (start, climbed[-1][1]):  # near pairs would lead to the same maximum
             near = [
                 np.abs(tried @ _unit_vectors(along)) > NEAR_COSINE
@@ -141,15 +139,26 @@ def _find_maxima(
     return climbed
 
 
+def _climb_covariance(sides: list[np.ndarray], start: np.ndarray, most_steps: int) -> tuple[float, np.ndarray]:
+    """Return the largest squared covariance of exp(i a.x) and exp(i b.y) near `start`, and its a and b joined."""
+    from scipy.optimize import minimize  # type: ignore[import-untyped]  # a quarter of a second
+
+    def negative(both: np.ndarray) -> tuple[float, np.ndarray]:
+        """Return minus the squared covariance at a and b, joined, and its gradient."""
+        slopes = np.empty(len(both))
+        return wave_covariance_and_slopes(both, *sides, slopes), slopes
+
+    maximum = minimize(negative, start, jac=True, method="L-BFGS-B", options={"maxiter": most_steps})
+    return -float(maximum.fun), maximum.x
+
+
 def _refine_pair(sides: list[np.ndarray], whites: list[WhiteSide], pair: np.ndarray) -> np.ndarray:
     """Improve the frequencies `pair` (a and b joined) of two waves on all rows, and return them joined.
 
     First the covariance is climbed, then `refined_directions` raises mutual information. `sides` are (dimension, n).
     """
-    x, y = sides
-    maximum = pair.copy()
-    climb_covariance(x, y, maximum, CLIMB_STEPS[1])
-    a, b = maximum[: len(x), None], maximum[len(x) :, None]
+    _, maximum = _climb_covariance(sides, pair, CLIMB_STEPS[1])
+    a, b = np.split(maximum[:, None], [len(sides[0])])
     return np.concatenate(refined_directions(whites[0], whites[1], a, b, radians=SMOOTHING_RADIANS))[:, 0]
 
 
