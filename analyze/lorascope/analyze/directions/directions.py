@@ -34,20 +34,16 @@ def directions(
 
     Parameters
     ----------
-    run
-        An open run or its path or url, finished or not; only committed tokens with states count.
+    run, adapter, n_workers
+        As for `miub`; only committed tokens with states count.
     component
         Path of the component.
-    adapter
-        Name of the adapter; not needed if there is only one.
     tokens
         Choice among the tokens with states: words of `lorascope.stores.reading.token_choice`, such as `answer`, or
         indices on the token axis. `from:1` excludes position 0, often an attention sink, whose delta may have nearly
         all of |delta|².
     n_top
         Number of strongest tokens that are returned per direction.
-    n_workers
-        Number of threads; by default one per processor. No number depends on it.
     progress
         Called with (rows read, rows in all); every row with chosen tokens is read twice.
 

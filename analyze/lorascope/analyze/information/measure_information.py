@@ -77,12 +77,8 @@ def measure_information(
 
     Parameters
     ----------
-    run
-        An open run that keeps states, or its path or url, finished or not.
-    adapter
-        Name of the adapter; not needed if there is only one.
-    component
-        Path of a component or a pattern, such as `*.q_proj`, or several; by default all that the adapter changes.
+    run, adapter, component, scheduler, n_workers, progress
+        As for `miub`, but the run must keep states. A task is a component.
     tokens
         Choice among the tokens with states: words of `lorascope.stores.reading.token_choice`, such as `answer`, or
         indices on the token axis. Axes are computed from all chosen tokens, and pairs are drawn among them.
@@ -96,10 +92,6 @@ def measure_information(
         Number of principal axes of each side: as few as have this share of the variance, but at most `n_axes`.
     k, unit, n_shuffles, seed
         As in `mutual_information`; the groups are samples.
-    scheduler, n_workers
-        Where tasks run; see `miub`. A task is a component.
-    progress
-        Called with (components done, components in all).
 
     Returns
     -------

@@ -49,21 +49,13 @@ def measure_run(
 
     Parameters
     ----------
-    run
-        An open run or its path or url, finished or not; tokens that aren't committed are NaN.
+    run, adapter, component, scheduler, n_workers, progress
+        As for `miub`; tokens that aren't committed are NaN.
     names
         Names in `MEASURES`, or measures of your own, made by `token_measure`.
     target
         Path of a result. Values are then written to its unfinished part, so that a call that was stopped can go on, and
         `finish_result` turns that into the result; by default values are in memory.
-    adapter
-        Name of the adapter; not needed if there is only one.
-    component
-        Path of a component or a pattern, such as `*.q_proj`, or several; by default all that the adapter changes.
-    scheduler, n_workers
-        Where tasks run; see `compute.open_workers`. No number depends on it.
-    progress
-        Called with (tasks done, tasks in all).
 
     Returns
     -------

@@ -38,16 +38,8 @@ def qualify(
 
     Parameters
     ----------
-    run
-        An open run or its path or url, finished or not; samples that aren't wholly committed are excluded.
-    adapter
-        Name of the adapter; not needed if there is only one.
-    component
-        Path of a component or a pattern, such as `*.q_proj`, or several; by default all that the adapter changes.
-    n_workers
-        Threads; by default one per processor.
-    progress
-        Called with (tasks done, tasks in all).
+    run, adapter, component, n_workers, progress
+        As for `miub`.
 
     Returns
     -------

@@ -51,17 +51,9 @@ def explain(
 
     Parameters
     ----------
-    run
-        An open run or its path or url, finished or not.
-    adapter
-        Name of the adapter; not needed if there is only one.
-    component
-        Path of a component or a pattern, such as `*.q_proj`, or several; by default all. If it is given, there is no
-        ablation and no importance.
-    n_workers
-        Number of threads; by default one per processor.
-    progress
-        Called with (parts done, parts in all); every step counts from 0 again.
+    run, adapter, component, n_workers, progress
+        As for `miub`. If `component` is given, there is no ablation and no importance. Every step counts its progress
+        from 0 again.
 
     Raises
     ------

@@ -58,18 +58,12 @@ def write_report(
         An open run or its path or url, finished or not, with states or without; or several to compare.
     path
         File of the page; a missing folder is made.
-    adapter
-        Name of the adapter; not needed if there is only one.
-    component
-        Path of a component or a pattern, such as `*.q_proj`, that the page is about, or several; by default all.
+    adapter, component, n_workers, progress
+        As for `explain`. If numbers were computed by an earlier call, the last call of `progress` has a note on that,
+        as the page has.
     view_page
         Address of the page of `lorascope view` relative to this one, to which samples link, such as
         `index.html#panes=0:NAME` for one of several adapters; by default the page shows the command that opens it.
-    n_workers
-        Number of threads; by default one per processor.
-    progress
-        Called with (tasks done, tasks in all); every step counts from 0 again. If numbers were computed by an earlier
-        call, the last call has a note on that, as the page has.
 
     Raises
     ------
