@@ -143,10 +143,12 @@ def _climb_covariance(sides: list[np.ndarray], start: np.ndarray, most_steps: in
     """Return the largest squared covariance of exp(i a.x) and exp(i b.y) near `start`, and its a and b joined."""
     from scipy.optimize import minimize  # type: ignore[import-untyped]  # a quarter of a second
 
+    x, y = sides
+
     def negative(both: np.ndarray) -> tuple[float, np.ndarray]:
         """Return minus the squared covariance at a and b, joined, and its gradient."""
         slopes = np.empty(len(both))
-        return wave_covariance_and_slopes(both, *sides, slopes), slopes
+        return wave_covariance_and_slopes(both, x, y, slopes), slopes
 
     maximum = minimize(negative, start, jac=True, method="L-BFGS-B", options={"maxiter": most_steps})
     return -float(maximum.fun), maximum.x
