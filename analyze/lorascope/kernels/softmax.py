@@ -86,26 +86,6 @@ _DIVERGENCE_SPAN = 2.0**10  # for a larger span, a negligible weight times d mig
 _LN2 = _F(math.log(2))
 _TAIL_END = _F(-80)  # exp(-80) is negligible compared with ln(2)
 
-# The same in float64. exp as above, with ln(2) in two parts; k times the first is exact for |k| < 2^20,
-# g(d)/d^2 for |d| <= 1, and log(1 + t) = 2 atanh(v), v = t/(2 + t), for t < 1/e: all minimax, 2e-16 at most.
-_LN2_HIGH64, _LN2_LOW64 = 6.93147180369123816490e-01, 1.90821492927058770002e-10
-_MAGIC64 = 1.5 * 2.0**52
-_WIDE_SPAN64, _DEEP64 = 40.0, 600.0  # a row whose deltas span more, or whose base does, is left to plain loops
-_E0, _E1, _E2, _E3, _E4, _E5, _E6, _E7, _E8, _E9 = (
-    *(0.5000000000000001, 0.16666666666666644, 0.041666666666624004, 0.008333333333356358),
-    *(0.0013888888917289468, 0.00019841269784377368, 2.4801521161058226e-05, 2.7557355623416234e-06),
-    *(2.762015875405103e-07, 2.506820171362857e-08),
-)
-_K0, _K1, _K2, _K3, _K4, _K5, _K6, _K7, _K8, _K9 = (
-    *(0.12499999999999997, -0.0156249999999948, 0.0017361111109393309, -0.0001844618033492647),
-    *(1.9221215724498738e-05, -1.983498410891892e-06, 2.0345978868285297e-07, -2.0643949816273604e-08),
-    *(1.963570597465596e-09, -1.3259098081199957e-10),
-)
-_L0, _L1, _L2, _L3, _L4, _L5, _L6 = (
-    *(1.0, 0.3333333333331604, 0.20000000011412483, 0.1428571146370427),
-    *(0.11111442905736159, 0.09070944192996101, 0.08283490868652046),
-)
-
 
 @compiled(EXACT, inline=True)
 def _expm1_reduced(r: Any) -> Any:
@@ -795,109 +775,6 @@ def jensen_shannon_rows(
     (_narrow_rows if is_narrow else single_rows)(base, delta, out)
 
 
-@compiled(EXACT, inline=True)
-def _expm1_parts64(a: Any) -> Any:
-    """Return (part, scale) with exp(a) = scale * (1 + part), scale a power of 2, for |a| < 700, in float64."""
-    magic = a * math.log2(math.e) + _MAGIC64
-    k = magic - _MAGIC64
-    r = (a - k * _LN2_HIGH64) - k * _LN2_LOW64
-    low = (((_E4 * r + _E3) * r + _E2) * r + _E1) * r + _E0
-    high = (((_E9 * r + _E8) * r + _E7) * r + _E6) * r + _E5
-    square = r * r
-    part = (high * (square * square * r) + low) * square + r
-    scale = np.int64((np.float64(magic).view(np.int64) + np.int64(1023)) << np.int64(52)).view(np.float64)
-    return part, scale
-
-
-@compiled(EXACT, inline=True)
-def _tiny_g64(d: Any) -> Any:
-    """Return g(d) = (d/2) tanh(d/2) - log cosh(d/2), JS per weight at log ratio d, |d| <= 1 (float64)."""
-    u = d * d
-    low = (((_K4 * u + _K3) * u + _K2) * u + _K1) * u + _K0
-    high = (((_K9 * u + _K8) * u + _K7) * u + _K6) * u + _K5
-    return u * (high * (u * u * u * u * u) + low)
-
-
-@compiled(EXACT, inline=True)
-def _g64(d: Any) -> Any:
-    """Return g(d) = (d/2) tanh(d/2) - log cosh(d/2), JS per weight at log ratio d (float64)."""
-    part, scale = _expm1_parts64(-abs(d))
-    t = part * scale + scale
-    v = t / (2.0 + t)
-    w = v * v
-    log_sum = ((((((_L6 * w + _L5) * w + _L4) * w + _L3) * w + _L2) * w + _L1) * w + _L0) * v * 2.0
-    return _tiny_g64(d) if abs(d) < 1.0 else (math.log(2.0) - log_sum) - abs(d) * t / (1.0 + t)
-
-
-# a difference apart, which keeps it from being reordered within a sum
-@compiled(EXACT, inline=True)
-def _minus(a: Any, b: Any) -> Any:
-    """Return a - b; as a function of its own, so that fast-math flags of its callers don't reorder the sum."""
-    return a - b
-
-
-@compiled(EXACT, inline=True)
-def _mixed(weight: Any, change: Any, factor: Any) -> Any:
-    """Return a feature's p + q of two softmaxes up to a common factor: (1 + factor) * weight + factor * change."""
-    return (1.0 + factor) * weight + factor * change
-
-
-@compiled(EXACT, inline=True)
-def _weight_and_change64(b: Any, a: Any) -> Any:
-    """Return exp(b), and exp(b + a) - exp(b), in float64."""
-    part, scale = _expm1_parts64(b)
-    weight = part * scale + scale
-    part, scale = _expm1_parts64(a)
-    return weight, weight * (part * scale + (scale - 1.0))
-
-
-@compiled(SUM)
-def _weights64(x: Any, delta: Any, top: Any, shift: Any, weight: Any, change: Any) -> tuple[float, float]:
-    """Fill `weight` with exp(x - top), `change` with weight * expm1(delta - shift), float64; return their sums."""
-    prefer_512_bits()
-    sum_weight = sum_change = 0.0
-    for i in range(x.size):
-        weight[i], change[i] = _weight_and_change64(_minus(x[i], top), _minus(delta[i], shift))
-        sum_weight += weight[i]
-        sum_change += change[i]
-    return sum_weight, sum_change
-
-
-def _sum_by(g: Any) -> Any:
-    """Return a kernel of the summed terms of JS in float64, by a formula of g(log ratio) that holds for its row."""
-
-    @compiled(SUM)
-    def sum_terms(delta: Any, shift: Any, log_ratio: Any, factor: Any, weight: Any, change: Any) -> float:
-        """Return the sum over features of (p + q) g(log ratio), up to a factor."""
-        prefer_512_bits()
-        total = 0.0
-        for i in range(delta.size):
-            d = _minus(_minus(delta[i], shift), log_ratio)
-            total += _mixed(weight[i], change[i], factor) * g(d)
-        return total
-
-    return sum_terms
-
-
-_sum_tiny_terms64, _sum_terms64 = _sum_by(_tiny_g64), _sum_by(_g64)
-
-
-@compiled()
-def _fast_row64(x: Any, delta: Any, top: Any, shift: Any, span: Any, weight: Any, change: Any) -> Any:
-    """Return the JS of a row in nats, in float64, if neither base nor delta spans too much for vectorised exp."""
-    sum_weight, sum_change = _weights64(x, delta, top, shift, weight, change)
-    if sum_change < _SHIFT_AGAIN * sum_weight:
-        shift += math.log1p(sum_change / sum_weight)
-        sum_weight, sum_change = _weights64(x, delta, top, shift, weight, change)
-    log_ratio = math.log1p(sum_change / sum_weight)
-    factor = sum_weight / (sum_weight + sum_change)
-    if span <= _TINY_END:
-        total = _sum_tiny_terms64(delta, shift, log_ratio, factor, weight, change)
-    else:
-        total = _sum_terms64(delta, shift, log_ratio, factor, weight, change)
-    return 0.5 * total / sum_weight
-
-
 @compiled()
 def jensen_shannon_rows_float64(
     base: Float64[np.ndarray, "row feature"],
@@ -908,16 +785,8 @@ def jensen_shannon_rows_float64(
 
     A row with NaN or infinity gets NaN, and no other row does.
     """
-    weight = np.empty(base.shape[1], np.float64)
-    change = np.empty(base.shape[1], np.float64)
     for row in range(base.shape[0]):
-        x, d = base[row], delta[row]
-        top, bottom, low, high = _scan_both(x, d)
-        # as in jensen_shannon_rows: here no row holds infinity, and NaN makes the sums NaN
-        if top - bottom <= _DEEP64 and high - low <= _WIDE_SPAN64:
-            out[row] = _fast_row64(x, d, top, _delta_at(x, d, top), high - low, weight, change)
-        else:
-            out[row] = _careful_row(x, d)
+        out[row] = _careful_row(base[row], delta[row])
 
 
 @compiled()

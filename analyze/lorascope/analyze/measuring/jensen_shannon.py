@@ -27,7 +27,7 @@ def jensen_shannon(base: Any, delta: Any) -> Any:
     base, delta
         Output of the frozen layer, and what the adapter adds to it: two NumPy arrays (..., feature), or two
         xarray.DataArrays with the same last dimension, such as `run.base(component)` and `run.delta(component)`;
-        float16, float32 or float64. The sum is never rounded to their dtype.
+        float16, float32 or float64, which is much slower. The sum is never rounded to their dtype.
 
     Returns
     -------
