@@ -15,7 +15,7 @@ from ..stores.on_disk import lose_rows
 
 KEYS = [
     "run", "state", "format_version", "stream", "states", "fingerprint", "rows", "tokens", "samples", "choices",
-    "components", "adapters", "neutral", "sizes", "scores", "provenance", "measured",
+    "components", "adapters", "neutral", "null_adapters", "sizes", "scores", "provenance", "measured",
 ]  # fmt: skip
 
 

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import xarray as xr
 
+from lorascope.analyze.results.format import format_error
 from lorascope.analyze.results.weights import prefix_repeats, ratio, ratio_error, token_weights
 from lorascope.stores import Run, StoreError
 from lorascope.stores.checking.verify import open_as_written
@@ -94,6 +95,21 @@ def next_token_kl(run: Run, adapter: str | None = None) -> NextTokenKL:
     sums = (np.bincount(sample, values)[:, None] for values in (weight[places] * kl[places], weight[places]))
     mean, residual = ratio(*sums)
     return NextTokenKL(float(mean[0]), float(ratio_error(residual)[0]), len(places), len(residual))
+
+
+def describe_forgetting(run: Run, adapter: str) -> str:
+    """Return a sentence (plain text) on the KL on a run's neutral texts and its data; no text without such texts."""
+    if (neutral := open_neutral(run)) is None:
+        return ""
+    if not neutral.finished:
+        return "Can't tell, since the neutral texts aren't captured yet; give the command of the capture again."
+    forgotten, on_data = (next_token_kl(each, adapter) for each in (neutral, run))
+    texts = f"{forgotten.n_samples} text{'s' * (forgotten.n_samples != 1)} {text_source(neutral)}"
+    task = f", on the data by {format_error(on_data.kl, on_data.kl_se)}" * (on_data.n_tokens > 0)
+    return (
+        f"On {texts} the next token moves by {format_error(forgotten.kl, forgotten.kl_se)} nat{task} "
+        "(mean KL(base || adapted); 0 if nothing is forgotten)."
+    )
 
 
 def text_source(run: Run) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from lorascope.analyze.changes.forgetting import describe_forgetting
 from lorascope.analyze.results.null_adapters import describe_nulls, null_adapters
 from lorascope.analyze.results.scores import scores
 from lorascope.analyze.results.stored import outside_stores, stored_or_computed
@@ -24,7 +25,6 @@ from .changed import answer_what_changed, answer_where_it_changes
 from .changed_tables import what_changed_section
 from .document import WIDTH, document, draw, figures_of
 from .explain import Explanation, complete_explanation, qualified_numbers, stored_note
-from .forgotten import answer_what_it_forgot
 from .helped import answer_whether_it_helps, choices_per_item, scores_section
 from .learned import answer_which_directions, directions_section
 from .markup import contents, escape, notice, with_code
@@ -123,8 +123,9 @@ def paragraph(run: Run, explanation: Explanation) -> list[tuple[str, str]]:
         Result of `explain`.
     """
     changes, result = explanation.changes, explanation.qualified
+    adapter = result.attrs["adapter"]
     matters, helped = answer_what_matters(run, explanation), answer_whether_it_helps(scores(run), choices_per_item(run))
-    if f"adapters/{(adapter := result.attrs['adapter'])}/nulls/kl" in run.arrays:
+    if f"adapters/{adapter}/nulls/kl" in run.arrays:
         helped += f" {describe_nulls(null_adapters(run, adapter=adapter))}"
     answers = {
         "What does it say?": answer_what_it_says(run, explanation),
@@ -134,7 +135,7 @@ def paragraph(run: Run, explanation: Explanation) -> list[tuple[str, str]]:
         "How far do outputs move?": answer_where_it_acts(result, with_places=explanation.importance is None),
         "Does it help?": helped,
     }
-    if forgotten := answer_what_it_forgot(run, result):
+    if forgotten := describe_forgetting(run, adapter):
         answers["What did it forget?"] = forgotten
     return [(question, one_line(answer)) for question, answer in answers.items()]
 

@@ -79,22 +79,20 @@ def compare_variants(stored: xr.Dataset) -> xr.Dataset:
 
 def describe_nulls(compared: xr.Dataset) -> str:
     """Return a sentence (plain text) on whether an adapter does more than its nulls: the result of `null_adapters`."""
-    n, n_samples = compared.attrs["n_nulls"], compared.attrs["n_samples"]
-    rows = [*compared.drop_vars("nulls").to_dataframe().itertuples()]
-    loss, kl, _ = (row.difference * (row.p <= LEVEL and abs(row.difference) > 2 * row.difference_se) for row in rows)
-    clauses = [
-        f"{name} {format_error(row.value, row.se)}, theirs {format_error(row.null_mean, row.null_sd)}: "
-        + (f"{row.spreads:+.1f} spreads" if n >= LEAST_NULLS else f"number {row.rank} of {n + 1} from the largest on")
-        for name, row in zip(("change of the loss", "KL(base || adapted)", "MIUB"), rows, strict=True)
-    ]
-    claim = "Predictions move more than by chance, but the loss falls no further"
-    if not kl > 0:
-        claim = "Not clearly more than chance"
-    if loss:
-        claim = "More than chance" if loss < 0 else "More than chance, and for the worse"
-    if np.isnan(rows[0].p):
-        claim = f"Can't tell whether it is more than chance, which takes {LEAST_NULLS} random adapters that differ"
-    return (
-        f"{claim} ({n} random adapters of the same size in every layer, mean ± spread; in nat per token on {n_samples} "
-        f"samples: {'; '.join(clauses)})."
-    )
+    n, (loss, kl, _) = compared.attrs["n_nulls"], compared.drop_vars("nulls").to_dataframe().itertuples()
+    is_more = [row.p <= LEVEL and abs(row.difference) > 2 * row.difference_se for row in (loss, kl)]
+    shown, name, others = loss, "change", "random adapters of the same size"
+    if np.isnan(loss.p):
+        claim = f"Can't tell whether it is more than chance, which takes {LEAST_NULLS} different {others}: "
+        claim += f"its loss is number {n + 2 - loss.rank} of {n + 1} from the lowest"
+    elif is_more[0] and loss.difference < 0:
+        claim = f"More than chance: the loss is lower than with {others}"
+    elif is_more[0]:
+        claim = f"More than chance, and for the worse: the loss is higher than with {others}"
+    elif is_more[1] and kl.difference > 0:
+        claim = f"Next tokens move further than with {others}, but the loss isn't clearly lower"
+        shown, name = kl, "KL(base || adapted)"
+    else:
+        claim = f"Not clearly more than chance: the loss isn't clearly lower than with {others}"
+    numbers = (format_error(*pair) for pair in ((shown.value, shown.se), (shown.null_mean, shown.null_sd)))
+    return f"{claim} ({name} {{}} nat per token, with {n} of them {{}}).".format(*numbers)

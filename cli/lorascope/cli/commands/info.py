@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lorascope import analyze, stores
-from lorascope.analyze.results.format import format_error
 from lorascope.analyze.results.options import TABLE_FORMATS, refuse_target
 from lorascope.stores.names import matching_indices
 from lorascope.stores.reading.require_run import require_store
@@ -19,6 +18,7 @@ from ..screen import aside, format_note, print_frame, say, write_json
 
 if TYPE_CHECKING:
     import pandas as pd  # type: ignore[import-untyped]
+    import xarray as xr
 
     from lorascope.stores import Run
 
@@ -45,10 +45,11 @@ def info(
         two alone), `format_version`, `stream`, `states`, `fingerprint`, `rows` (`n`, `committed`, `lost`,
         `with_states`), `tokens` (`n`, `committed`, `weighted`), `samples`, `choices`, `components` (`n`, `kinds`,
         `dtypes`), `adapters` (name -> `rank` [least, most], `n_touched`, `n_factored`), `neutral`
-        (name -> `source`, `kl`, `kl_se`, `n_tokens`, `n_samples`; {} without neutral texts), `sizes` (list of
-        `part`, `raw_bytes`, `stored_bytes`, the whole run last), `scores` (list of `dataset`, `measure`, `unit`, `n`,
-        and `base`, `adapted`, `change`, each [value, standard error], null if a value is not available), `provenance`
-        and `measured` (as stored; {} if absent).
+        (name -> `source`, `kl`, `kl_se`, `n_tokens`, `n_samples`; {} without neutral texts), `null_adapters` (name ->
+        `ce_change`, `kl` and `miub`, each with the numbers of `analyze.null_adapters`, such as `value`, `null_mean` and
+        `p`; {} without nulls), `sizes` (list of `part`, `raw_bytes`, `stored_bytes`, the whole run last), `scores`
+        (list of `dataset`, `measure`, `unit`, `n`, and `base`, `adapted`, `change`, each [value, standard error], null
+        if a value is not available), `provenance` and `measured` (as stored; {} if absent).
     out
         Save the scores here: a name ending in .csv, .parquet, .json, .nc or .zarr.
     """
@@ -114,10 +115,13 @@ def _chosen_places(run: "Run", patterns: Sequence[str]) -> list[int]:
 
 def run_facts(run: "Run", patterns: Sequence[str]) -> dict[str, Any]:
     """Return what `lorascope info --json` prints on a run, for the components that fit the patterns, as a dict."""
+    from lorascope.analyze.changes.forgetting import next_token_kl, text_source
     from lorascope.analyze.results.save import json_value
     from lorascope.analyze.results.scores import scores
     from lorascope.analyze.results.sizes import sizes
+    from lorascope.stores.reading.read import open_neutral
 
+    neutral = open_neutral(run)
     chosen = _chosen_places(run, patterns)
     committed, table = run.committed.values, run.components.isel(component=chosen)
     adapters = {}
@@ -153,7 +157,16 @@ def run_facts(run: "Run", patterns: Sequence[str]) -> dict[str, Any]:
             "dtypes": dict(sorted(Counter(table["stored_dtype"].values.tolist()).items())),
         },
         "adapters": adapters,
-        "neutral": _neutral_facts(run),
+        "neutral": {}
+        if neutral is None
+        else {
+            name: {"source": text_source(neutral), **next_token_kl(neutral, name)._asdict()} for name in run.adapters
+        },
+        "null_adapters": {
+            name: _null_facts(analyze.null_adapters(run, adapter=name))
+            for name in run.adapters
+            if f"adapters/{name}/nulls/kl" in run.arrays
+        },
         "sizes": [size._asdict() for size in sizes(run)],
         "scores": [
             {name: list(value) if isinstance(value, tuple) else value for name, value in score._asdict().items()}
@@ -164,17 +177,11 @@ def run_facts(run: "Run", patterns: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def _neutral_facts(run: "Run") -> dict[str, dict[str, Any]]:
-    """Return adapter -> what `lorascope info --json` prints on the neutral texts of a run; {} without them."""
-    from lorascope.analyze.changes.forgetting import next_token_kl, text_source
-    from lorascope.stores.reading.read import open_neutral
-
-    if (neutral := open_neutral(run)) is None:
-        return {}
-    measured = {
-        name: {"source": text_source(neutral), **next_token_kl(neutral, name)._asdict()} for name in run.adapters
-    }
-    return {name: numbers for name, numbers in measured.items() if numbers["n_tokens"]}
+def _null_facts(compared: "xr.Dataset") -> dict[str, Any]:
+    """Return measure -> numbers on an adapter and its nulls, from the result of `null_adapters`."""
+    rows = compared.drop_vars("nulls").to_dataframe().to_dict("index")
+    counts = {name: compared.attrs[name] for name in ("n_nulls", "n_samples")}
+    return {measure: {**row, **counts} for measure, row in rows.items()}
 
 
 def _scores_frame(run: "Run") -> "pd.DataFrame":
@@ -191,6 +198,7 @@ def _scores_frame(run: "Run") -> "pd.DataFrame":
 
 def _contents(run: "Run", facts: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Yield (name, text) of each thing that a run contains, such as tokens, and remarks of checks before capture."""
+    from lorascope.analyze.changes.forgetting import describe_forgetting
     from lorascope.analyze.results.null_adapters import describe_nulls
 
     tokens, components, rows = (facts[name] for name in ("tokens", "components", "rows"))
@@ -211,16 +219,14 @@ def _contents(run: "Run", facts: Mapping[str, Any]) -> Iterator[tuple[str, str]]
             yield "ablation", f"of {parts.sizes['part']} {parts.attrs['parts']}"
         if f"adapters/{name}/nulls/kl" in run.arrays:
             yield "null adapters", describe_nulls(analyze.null_adapters(run, adapter=name))
+        if forgotten := describe_forgetting(run, name):
+            yield "forgetting", forgotten
     yield "stream, states", f"{facts['stream']}, {facts['states']}{partly}"
     yield "stored as", ", ".join(f"{count} {dtype}" for dtype, count in components["dtypes"].items())
     yield (
         "size",
         "{} in memory, {} on disk".format(*(format_size(facts["sizes"][-1][f"{n}_bytes"]) for n in ("raw", "stored"))),
     )
-    for name, neutral in facts["neutral"].items():
-        text = f"{format_error(neutral['kl'], neutral['kl_se'])} nat per token on {neutral['n_samples']} texts "
-        text += f"{neutral['source']} (KL(base || adapted), {neutral['n_tokens']} tokens)"
-        yield f"forgetting {name}" if len(facts["adapters"]) > 1 else "forgetting", text
     for remark in facts["provenance"].get("preflight") or []:
         yield "preflight", format_note(remark.get("message", ""), remark.get("places") or [])
 
