@@ -1,6 +1,7 @@
 """Captures that measure what random adapters of the same size do."""
 
 import copy
+import json
 from pathlib import Path
 from typing import Any
 
@@ -200,8 +201,9 @@ def test_what_is_more_than_b_a_is_refused(make: Any, tiny_model: Any, options: A
 
 
 def test_a_model_without_next_tokens_is_refused(tiny_items: Any, tiny_tokenizer: Any, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="`null_adapters` is -1; give at least 0"):
-        CaptureConfig(model="m", adapter="a", data="d", out="o", null_adapters=-1)
+    for n, limit in ((-1, "least 0"), (10**9, "most 1000")):
+        with pytest.raises(ValueError, match=f"`null_adapters` is {n}; give at {limit}"):
+            CaptureConfig(model="m", adapter="a", data="d", out="o", null_adapters=n)
     _, config, options = OTHERS["masked"]
     model = adapt(BertForMaskedLM(config), **options)
     with pytest.raises(ValueError, match="BertForMaskedLM doesn't predict the next token, so that no null adapters"):
@@ -211,10 +213,17 @@ def test_a_model_without_next_tokens_is_refused(tiny_items: Any, tiny_tokenizer:
 def test_info_and_report_say_whether_it_is_more_than_chance(make: Any, capsys: pytest.CaptureFixture[str]) -> None:
     run = make(null_adapters=8)
     said = describe_nulls(null_adapters(run))
-    assert " (8 random adapters of the same size in every layer, mean ± spread; in nat per token on 6 samples" in said
+    assert "random adapters of the same size" in said
+    assert "nat per token, with 8 of them" in said
     assert dict(paragraph(run, explain(run)))["Does it help?"].endswith(f" {said}")
     assert main(["info", str(run.path)]) == 0
     assert said in " ".join(capsys.readouterr().out.split())
+    assert main(["info", str(run.path), "--json"]) == 0
+    numbers, compared = json.loads(capsys.readouterr().out)["null_adapters"]["default"], null_adapters(run)
+    for measure in ("ce_change", "kl", "miub"):
+        for name in ("value", "se", "null_mean", "null_sd", "spreads", "p", "rank"):
+            assert numbers[measure][name] == float(compared[name].sel(measure=measure)), (measure, name)
+        assert (numbers[measure]["n_nulls"], numbers[measure]["n_samples"]) == (8, 6)
     plain = make("plain.zarr")
     assert "random adapters" not in dict(paragraph(plain, explain(plain)))["Does it help?"]
 
@@ -237,7 +246,7 @@ def test_nulls_themselves_are_rarely_called_more_than_chance(go: Any) -> None:
             order = start + np.roll(np.arange(9), own)
             compared = compare_variants(stored.isel(variant=order))
             p.append(compared["p"].values)
-            learned += describe_nulls(compared).startswith("More than chance (")
+            learned += describe_nulls(compared).startswith("More than chance: ")
     share = (np.array(p) <= 0.05).mean(0)
     assert len(p) == 324
     assert (share < 0.1).all(), share

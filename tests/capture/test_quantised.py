@@ -23,6 +23,7 @@ from lorascope.capture import check_merge, compare_merged
 from lorascope.capture.models.adapter import adapter_identity, attach_adapter
 from lorascope.capture.models.model import model_identity
 from lorascope.capture.models.preflight import inspect
+from lorascope.capture.recording.nulls import STREAM, turn
 
 from .recorded import Kept, axis, outputs_of, record, stir
 from .recording.test_importance import measured, texts
@@ -39,10 +40,10 @@ needs_torchao = pytest.mark.skipif(find_spec("torchao") is None, reason="torchao
 needs_bitsandbytes = pytest.mark.skipif(find_spec("bitsandbytes") is None, reason="bitsandbytes isn't installed")
 
 
-def wide_model(dtype: torch.dtype) -> Any:
+def wide_model(dtype: torch.dtype, n_tokens: int = 64) -> Any:
     """A Llama whose widths fill bitsandbytes' blocks of 64."""
     config = LlamaConfig(
-        vocab_size=64, hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4,
+        vocab_size=n_tokens, hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4,
         num_key_value_heads=2, bos_token_id=0, eos_token_id=1, initializer_range=0.2,
     )  # fmt: skip
     with torch.random.fork_rng():
@@ -120,6 +121,26 @@ def test_bitsandbytes(bits: int, dtype: torch.dtype, tmp_path: Path) -> None:
     attached = attach_adapter(again, tmp_path / "adapter")
     with torch.inference_mode():
         torch.testing.assert_close(attached(**INPUTS).logits, adapted(**INPUTS).logits)
+
+
+@needs_bitsandbytes
+@pytest.mark.parametrize("bits", [4, 8])
+def test_null_adapters_do_what_captures_of_them_show(bits: int, make: Any, tiny_tokenizer: Any, tmp_path: Path) -> None:
+    wide_model(torch.bfloat16, len(tiny_tokenizer)).save_pretrained(tmp_path / "model")
+    settings = BitsAndBytesConfig(load_in_4bit=bits == 4, load_in_8bit=bits == 8)
+    options = {"quantization_config": settings, "dtype": torch.bfloat16}
+    model = adapt_quantised(AutoModelForCausalLM.from_pretrained(tmp_path / "model", device_map="cpu", **options))
+    stored = make(model=model, null_adapters=2, states="none")
+    own = [weight for name, weight in model.named_parameters() if "lora_B" in name]
+    matrices = [weight.detach().double().numpy() for weight in own]
+    for number in range(3):
+        for place, weight in enumerate(own if number else ()):
+            rng = np.random.default_rng([0, STREAM, number, place])
+            weight.data = torch.tensor(turn(matrices[place], rng)).to(weight)
+        alone = make(f"{number}.zarr", model=model, states="none", changes="all")
+        kl, samples = alone.reduction("kl").values, alone.tokens["sample"].values
+        expected = np.bincount(samples, kl) / np.bincount(samples)
+        np.testing.assert_allclose(stored.null_adapters()["kl"].values[:, number], expected, rtol=1e-5)
 
 
 @needs_torchao

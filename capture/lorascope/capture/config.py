@@ -96,8 +96,8 @@ class CaptureConfig:
     tokens: str = field(default="all", metadata={"help": CHOICE_HELP})
     """Tokens of each sample to keep; the command line's help lists the choices."""
     budget: str | None = None
-    """Largest size of the run, such as `50GB`: keeps as many tokens as fit, chosen at random; `tokens` must be
-    `all`."""
+    """Largest size of the run with its neutral texts, such as `50GB`: keeps as many tokens as fit, chosen at random;
+    `tokens` must be `all`."""
     generate: int = 0
     """Tokens to generate greedily after each prompt, in place of the answer or last turn; 0 for none."""
     limit: int | None = None
@@ -183,6 +183,9 @@ class CaptureConfig:
         _require_at_least(self, 2, "window_tokens")
         if not isinstance(self.neutral, str):
             _require_at_least(self, 1, "neutral")
+        for name, most in (("neutral", 10_000), ("null_adapters", 1000)):  # each null's B is in memory
+            if isinstance(value := getattr(self, name), int) and value > most:
+                raise ValueError(f"`{name}` is {value!r}; give at most {most}")
         for name in ("budget", "queue"):
             if getattr(self, name) is not None:
                 parse_size(getattr(self, name))

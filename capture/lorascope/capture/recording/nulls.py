@@ -29,7 +29,6 @@ from .hooks import Recorder
 from .importance import choose_samples
 from .layout import Layout
 from .progress import Report, counting
-from .reduce import Reduced
 
 STREAM = 4
 """Second word of the key of the nulls' random numbers, so that they differ from others of the same seed."""
@@ -69,33 +68,37 @@ def all_nulls(
     """
     chosen, values = choose_samples(len(layout.samples), layout.plan.seed), dict[str, np.ndarray]()
     samples = [layout.samples[number] for number in chosen]
-    batches = plan_batches([len(sample.token_ids) for sample in samples], batch_tokens=batch_tokens)
-    report = counting(progress, "null adapters", "passes")
+    slices = plan_batches([len(sample.token_ids) for sample in samples], batch_tokens=batch_tokens)
+    batches, each = [samples[batch] for batch in slices], [slice(at, at + 1) for at in range(len(slices))]
     for adapter in layout.components:
         variants = _variants(model, adapter, n, layout.plan.seed)
-        work = partial(_measure, layout, model, device, adapter, variants, batch_tokens, report)
-        measured = np.concatenate(ranks.map_batches(samples, batches, work), axis=2)
+        report = counting(progress, "null adapters", "passes")
+        work = partial(_measure, layout, model, device, adapter, variants, report)
+        measured = np.concatenate(ranks.map_batches(batches, each, work), axis=1)
         if not np.isfinite(measured).all():
             raise CaptureError(
                 f"adapter {adapter!r} or a null of it gives numbers that aren't finite; in float16 they overflow, so "
                 "load the model in bfloat16 or float32, or leave `null_adapters` out"
             )
-        for number, column in enumerate(NULL_COLUMNS):
-            whole = np.full((len(layout.samples), len(variants)), np.nan, np.float32)
-            whole[chosen] = measured[:, number].T
+        for column, of_chosen in zip(NULL_COLUMNS, measured, strict=True):
+            whole = np.full((len(layout.samples), n + 1), np.nan, np.float32)
+            whole[chosen] = of_chosen
             values[f"adapters/{adapter}/nulls/{column.name}"] = whole
     return values
 
 
 def _variants(model: Any, adapter: str, n: int, seed: int) -> list[list[torch.Tensor]]:
-    """Return B of each layer of an adapter, and of n nulls of it, whose numbers from 1 on are part of their seeds."""
+    """Return B of each layer of an adapter, and of n nulls of it, whose numbers from 1 on are part of their seeds.
+
+    Nulls are in host memory.
+    """
     modules = [module for _, module in adapted_modules(model, adapter).values()]
     own = [m.lora_embedding_B[adapter] if isinstance(m, Embedding) else m.lora_B[adapter].weight for m in modules]
     variants = [own]
     for number in range(1, n + 1):
         rngs = (np.random.default_rng([seed, STREAM, number, place]) for place in range(len(own)))
         turned = (turn(b.detach().double().cpu().numpy(), rng) for b, rng in zip(own, rngs, strict=True))
-        variants.append([torch.tensor(each).to(b) for each, b in zip(turned, own, strict=True)])
+        variants.append([torch.tensor(each, dtype=b.dtype) for each, b in zip(turned, own, strict=True)])
     return variants
 
 
@@ -105,27 +108,22 @@ def _measure(
     device: torch.device,
     adapter: str,
     variants: Sequence[Sequence[torch.Tensor]],
-    batch_tokens: int,
     report: Callable[[int, int], None],
-    samples: Sequence[EncodedSample],
+    batches: Sequence[Sequence[EncodedSample]],
 ) -> np.ndarray:
-    """Return `NULL_COLUMNS` (variant, column, sample) for each variant of B; the first is the model's own."""
-    batches, blocks = plan_batches([len(s.token_ids) for s in samples], batch_tokens=batch_tokens), list[torch.Tensor]()
-    components, adapted = {adapter: layout.components[adapter]}, Pass("adapted", adapter)
-    for batch, weights in product(batches, variants):
-        part = samples[batch]
+    """Return `NULL_COLUMNS` (column, sample, variant) for each variant of B; the first is the model's own."""
+    js, adapted, means = list[torch.Tensor](), Pass("adapted", adapter), []
+    components = {adapter: layout.components[adapter]}
+    options: dict[str, Any] = {"stream": layout.spec.stream, "keep_states": False}
+    options["reducer"] = lambda *call: js.append(call[-1].js.to(device, torch.float64))
+    for part, weights in product(batches, variants):
         lengths, targets = [len(s.token_ids) for s in part], [np.flatnonzero(s.is_target) for s in part]
         if weights is variants[0]:
             base = _logits(model, Pass("base", None), part, device)
-        flat = torch.from_numpy(flat_index([*map(np.arange, lengths)], base.shape[1])).to(base.device)
-        js = torch.zeros(len(flat), dtype=torch.float64, device=base.device)
-
-        def add(target: Any, index: int, name: str, reduced: Reduced, js: torch.Tensor = js) -> None:
-            """Add a component's js by token."""
-            js.add_(reduced.js.to(js))
-
+            places = torch.from_numpy(flat_index([*map(np.arange, lengths)], base.shape[1])).to(base.device)
+        js.clear()
         with _replaced(variants[0], weights):
-            recorder = Recorder(components, stream=layout.spec.stream, keep_states=False, reducer=add)
+            recorder = Recorder(components, **options)  # which looks at B
             with recorder.attached():
                 for pass_ in recorder.passes:
                     with recorder.recording(empty_target(lengths, PROBE_TOKENS), pass_):
@@ -133,13 +131,12 @@ def _measure(
             if adapted not in recorder.passes:
                 logits = _logits(model, adapted, part, device)
         nll, base_nll = (negative_log_likelihood(each, part, targets) for each in (logits, base))
-        kl, counts = kl_divergence(base, logits, flat), [*map(len, targets)]
-        by_column = (js, lengths), (kl, lengths), (nll - base_nll, counts)
-        means = [[own.double().mean() for own in torch.split(tokens, sizes)] for tokens, sizes in by_column]
-        blocks.append(torch.tensor(means, dtype=torch.float64))
-        report(len(blocks), len(batches) * len(variants))
-    by_batch = [torch.stack(blocks[at : at + len(variants)]) for at in range(0, len(blocks), len(variants))]
-    return torch.cat(by_batch, dim=2).numpy()
+        tokens = (torch.stack(js).sum(0), lengths), (kl_divergence(base, logits, places), lengths)
+        by_column = (*tokens, (nll - base_nll, [*map(len, targets)]))
+        means.append([[float(own.double().mean()) for own in torch.split(each, sizes)] for each, sizes in by_column])
+        report(len(means), len(batches) * len(variants))
+    n = len(variants)
+    return np.concatenate([np.stack(means[at : at + n], axis=-1) for at in range(0, len(means), n)], axis=1)
 
 
 def _logits(model: Any, pass_: Pass, samples: Sequence[EncodedSample], device: torch.device) -> torch.Tensor:
@@ -156,7 +153,7 @@ def _replaced(parameters: Sequence[torch.Tensor], values: Sequence[torch.Tensor]
     before = [parameter.data for parameter in parameters]
     try:
         for parameter, value in zip(parameters, values, strict=True):
-            parameter.data = value.data
+            parameter.data = value.data.to(parameter.device)
         yield
     finally:
         for parameter, value in zip(parameters, before, strict=True):

@@ -15,8 +15,8 @@ class CaptureProgress(NamedTuple):
     """Report of how far a capture is: its stage, parts done and in all, bytes on disk, and slowest part."""
 
     stage: str
-    """`load model`, `check`, `reply at scale 1.5`, `importance`, `null adapters`, `answer`, `score`, `hash weights`,
-    `set up`, `capture` or, within it, `ablate`."""
+    """`load model`, `check`, `write neutral texts`, `reply at scale 1.5`, `importance`, `null adapters`, `answer`,
+    `score`, `hash weights`, `set up`, `capture` or, within it, `ablate`."""
     done: int
     total: int
     units: str
