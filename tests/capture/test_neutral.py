@@ -1,8 +1,10 @@
 """Neutral texts in a run of their own: what the base writes, and that the run around them stays as it is."""
 
 import copy
+import json
 import re
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +24,11 @@ from lorascope.capture.models.device import ALONE
 from lorascope.capture.reforward import reforward
 from lorascope.capture.samples.encoded import TEXT, EncodedSample
 from lorascope.capture.samples.generate import generate
-from lorascope.capture.samples.neutral import write_neutral_texts
+from lorascope.capture.settling.estimate import estimate
+from lorascope.capture.settling.neutral import write_neutral_texts
 from lorascope.stores import Run, StoreError, open_run, pull, verify
+from lorascope.stores.copying.copy_target import copied_spec
+from lorascope.stores.places.folder import FolderPlace
 from lorascope.stores.reading.read import open_neutral
 
 from ..stores.on_disk import unfinish
@@ -60,7 +65,7 @@ def by_hand(base: Any, number: int, seed: int = 0) -> list[int]:
 def test_texts_are_draws_from_the_base(
     adapted: Any, tiny_model: Any, tiny_tokenizer: Any, batch_tokens: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lorascope.capture.samples.neutral.LEAST_BATCH_TOKENS", 1)
+    monkeypatch.setattr("lorascope.capture.settling.neutral.LEAST_BATCH_TOKENS", 1)
     others = {"do_sample": True, "top_k": 2, "top_p": 0.3, "temperature": 0.2, "repetition_penalty": 3.0}
     adapted.get_base_model().generation_config = GenerationConfig(**others, eos_token_id=1)
     before = torch.random.get_rng_state()
@@ -136,12 +141,13 @@ def test_measures_are_those_of_both_models(make: Any, adapted: Any) -> None:
 def test_a_finished_run_gets_them_later_and_only_once(
     make: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    make = partial(make, window_tokens=100)
     make()
     files = [file for file in (tmp_path / "run.zarr").rglob("*") if file.is_file()]
     before = {file: file.stat().st_mtime_ns for file in files}
     texts = texts_of(neutral_of(make(neutral=N)))
     assert {file: file.stat().st_mtime_ns for file in files} == before
-    monkeypatch.setattr("lorascope.capture.settling.neutral.write_neutral_texts", None)  # would be called
+    monkeypatch.setattr("lorascope.capture.settling.settle.write_neutral_texts", None)  # would be called
     assert texts_of(neutral_of(make(neutral=N))) == texts
     assert make().finished
     with pytest.raises(
@@ -187,8 +193,12 @@ def test_a_file_of_texts(make: Any, text: Path) -> None:
     with pytest.raises(StoreError, match=r"run.zarr/neutral. contains another capture.*data: "):
         make(neutral=str(text), limit=3, window_tokens=100)
     text.unlink()
-    with pytest.raises(FileNotFoundError, match="text.txt"):
-        make(neutral=str(text))
+    for name, error, words in (
+        (str(text), FileNotFoundError, "data file '.*text.txt' doesn't exist"),
+        ("1e9", ValueError, "data file is '1e9'; its name must end in"),
+    ):
+        with pytest.raises(error, match=f"`neutral` is a number of texts or a file of texts, but {words}"):
+            make(neutral=name)
 
 
 def test_they_are_checked_computed_again_and_copied(
@@ -227,10 +237,11 @@ def test_files_about_them_are_outside_of_the_run(make: Any, tmp_path: Path) -> N
     assert (tmp_path / "run.zarr.neutral.results").is_dir()
     assert {file for file in (tmp_path / "run.zarr").rglob("*") if file.is_file()} == before
     found = analyze.forgetting(run)
-    kl, miub = (list(map(format_error, found[name].values, found[f"{name}_se"].values)) for name in ("kl", "miub"))
-    assert f"On 3 texts that the base wrote itself, the adapter moves the next token by {kl[0]} nat" in answer
-    assert f"on the data by {kl[1]} (mean KL(base || adapted) over {found['n_tokens'].values[0]} tokens" in answer
-    assert f"MIUB there and on the data: {miub[0]} and {miub[1]} nat." in answer
+    kl = list(map(format_error, found["kl"].values, found["kl_se"].values))
+    assert answer == (
+        f"On 3 texts that the base wrote itself the next token moves by {kl[0]} nat, on the data by {kl[1]} "
+        "(mean KL(base || adapted); 0 if nothing is forgotten)."
+    )
     unfinish(Path(inside.path), 0)
     answers = dict(paragraph(run, analyze.explain(run)))
     assert answers["What did it forget?"].startswith("Can't tell, since the neutral texts aren't captured yet")
@@ -249,8 +260,9 @@ def test_several_adapters_are_measured_on_the_same_texts(make: Any, adapted: Any
 def test_what_cannot_write_is_refused(
     make: Any, adapted: Any, tiny_tokenizer: Any, tiny_model: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(ValueError, match="`neutral` is 0; give at least 1"):
-        make(neutral=0)
+    for n, limit in ((0, "least 1"), (-3, "least 1"), (10**9, "most 10000")):
+        with pytest.raises(ValueError, match=f"`neutral` is {n}; give at {limit}"):
+            make(neutral=n)
     bare = copy.deepcopy(tiny_tokenizer)
     bare.bos_token = bare.eos_token = None
     options: dict[str, Any] = {"seed": 0, "batch_tokens": 500, "progress": None}
@@ -296,3 +308,41 @@ def test_a_plan_counts_them(
     (remark,) = (remark for remark in of_file.remarks if "neutral" in remark)
     n_texts, n_tokens = map(int, re.findall(r"\d+", remark))
     assert 3000 < n_tokens < 200 * n_texts < n_tokens + 200
+
+
+def test_a_budget_counts_them(go: Any, tmp_path: Path) -> None:
+    def share(run: Run) -> float:
+        return float(run.attributes["provenance"]["settings"]["tokens"].removeprefix("share:"))
+
+    def make(out: str, budget: str, neutral: int | None = None) -> Run:
+        run: Run = go(out, budget=budget, neutral=neutral, score=False, changes="none")
+        return run
+
+    alone, both = make("alone.zarr", "5 MB"), make("both.zarr", "5 MB", 1)
+    assert 0 < share(both) < share(alone) < 1
+    sizes = [file.stat().st_size for file in (tmp_path / "both.zarr").rglob("*") if file.is_file()]
+    assert sum(-(-size // 4096) * 4096 for size in sizes) < 5_000_000
+    for neutral in (1, None):  # goes on with the tokens that were chosen
+        assert share(make("both.zarr", "5 MB", neutral)) == share(both)
+    words = r"`budget` is '5 MB', but `.*alone.zarr` was begun with tokens 'share:.*' and needs .* MB, with its neutral"
+    with pytest.raises(StoreError, match=words):
+        make("alone.zarr", "5 MB", 1)
+    grown = make("alone.zarr", "20 MB", 1)
+    assert share(grown) == share(alone)
+    assert neutral_of(grown).finished
+    root = json.loads((tmp_path / "alone.zarr/neutral/zarr.json").read_text())
+    del root["attributes"]["provenance"]
+    (tmp_path / "alone.zarr/neutral/zarr.json").write_text(json.dumps(root))
+    with pytest.raises(StoreError, match="has neutral texts already: of unknown origin, not '1 texts by the base"):
+        make("alone.zarr", "20 MB", 1)
+    with pytest.raises(StoreError, match="one token of each of .* samples and its neutral texts needs .* MB with its"):
+        make("third.zarr", "1 MB", 1)
+
+
+def test_the_free_space_counts_them(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    needed = estimate(copied_spec(make("plain.zarr"))).needed_bytes
+    monkeypatch.setattr(FolderPlace, "free_bytes", lambda self: needed)
+    make("alone.zarr")
+    monkeypatch.setattr("lorascope.capture.settling.settle.write_neutral_texts", None)  # the base writes none before
+    with pytest.raises(StoreError, match="the run, with its neutral texts, would take about .* where .* are free"):
+        make("both.zarr", neutral=1)

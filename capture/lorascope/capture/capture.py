@@ -23,8 +23,7 @@ from .recording.run_model import all_answers, all_replies, all_scores, fill_rows
 from .settling.data import Items
 from .settling.estimate import estimate, require_space
 from .settling.load import settings_in_memory
-from .settling.neutral import settle_neutral
-from .settling.settle import Settled, settle
+from .settling.settle import Settled, settle, settle_neutral
 
 ProgressCallback = Callable[[CaptureProgress], None]
 
@@ -123,6 +122,8 @@ def capture(
 def _capture(config: CaptureConfig, items: Items | None, model: Any, tokenizer: Any, progress: Report) -> Run:
     """Capture as `config` says, and return the run; arguments that aren't None replace what `config` names."""
     with settle(config, items, model, tokenizer, progress) as settled:
+        if settled.state != "finished":
+            _require_room(settled)  # before the base writes texts
         neutral = settle_neutral(settled, progress)  # before anything is written
         for part in (settled, *([] if neutral is None else [neutral])):
             if part.state != "finished":
@@ -136,17 +137,7 @@ def _capture(config: CaptureConfig, items: Items | None, model: Any, tokenizer: 
 def _open_writer(settled: Settled, progress: Report) -> RunWriter:
     """Return a writer of the run on every rank (process); rank 0 creates the run, or cleans up a stopped one."""
     config, place, ranks, layout = settled.config, settled.place, settled.ranks, settled.layout
-    columns = {"base_scores": config.score and config.score_base, "answers": config.answer_tokens > 0}
-    estimated = estimate(layout.spec, **columns, change_share=layout.change_share)
-    spans = row_spans(layout.plan.starts, layout.batches)
-    queue_bytes_needed(estimated.row_sizes(), spans, config.queue_bytes)  # refuses a queue that is too small
-    require_space(
-        estimated,
-        config.out,
-        place.free_bytes(),
-        written_bytes=sum(size for _, size in place.sizes()) if settled.state == "unfinished" else 0,
-        overfill=config.overfill,
-    )
+    _require_room(settled)
     if settled.state == "unfinished":
         writer = resume_run(place)
         if ranks.leads:
@@ -194,6 +185,17 @@ def _open_writer(settled: Settled, progress: Report) -> RunWriter:
         writer = create_run(place, spec, tables=tables, weights=weights)
     ranks.wait()
     return writer
+
+
+def _require_room(settled: Settled) -> None:
+    """Raise ValueError if the queue is too small for the rows, StoreError if the disk is for what isn't written yet."""
+    config, place, layout = settled.config, settled.place, settled.layout
+    columns = {"base_scores": config.score and config.score_base, "answers": config.answer_tokens > 0}
+    estimated = estimate(layout.spec, **columns, change_share=layout.change_share)
+    queue_bytes_needed(estimated.row_sizes(), row_spans(layout.plan.starts, layout.batches), config.queue_bytes)
+    written = sum(size for _, size in place.sizes()) if settled.state == "unfinished" else 0
+    sizes = {"written_bytes": written, "neutral_bytes": settled.neutral_bytes}
+    require_space(estimated, config.out, place.free_bytes(), **sizes, overfill=config.overfill)
 
 
 def _write_missing_rows(settled: Settled, writer: RunWriter, progress: Report) -> None:

@@ -17,11 +17,11 @@ from .models.device import ALONE, parse_device
 from .models.passes import isolated
 from .recording.progress import CaptureProgress
 from .recording.run_model import fill_rows
-from .samples.neutral import read_neutral_texts
 from .samples.prompt import read_prompts
 from .settling.data import Data, name_data, read_data
 from .settling.inputs import require_inputs, settings_of_run
 from .settling.load import load
+from .settling.neutral import read_neutral_texts
 from .settling.provenance import require_same_identity
 from .settling.settle import settle_loaded
 

@@ -19,7 +19,7 @@ from ..buffers.rows import queue_bytes_needed, row_spans
 from ..config import CaptureConfig
 from ..models.components import select_components
 from ..models.device import is_present, parse_device
-from ..models.model import ModelFacts, is_causal, model_facts
+from ..models.model import is_causal, model_facts
 from ..models.passes import n_change_passes
 from ..models.preflight import Note, finite_notes, inspect
 from ..models.training_record import base_notes
@@ -29,14 +29,13 @@ from ..recording.nulls import require_turnable
 from ..recording.progress import Report, report_stage
 from ..recording.reduce import has_kernel
 from ..samples.encoded import EncodedSample, count_roles
-from ..samples.neutral import TOKENS, as_sample
 from ..samples.replies import REPLY_TOKENS, encode_reply_prompts
 from ..samples.reply_prompts import read_reply_prompts
 from ..settling.data import data_notes, encode_data, read_data
 from ..settling.estimate import Estimate, estimate, ways_to_fit
 from ..settling.inputs import require_inputs
 from ..settling.make_layout import make_layout, with_chosen_tokens
-from ..settling.neutral import neutral_config
+from ..settling.neutral import longest_layout
 from ..settling.trial import TrialResult, Way, codecs_to_try, run_trial, scored_tokens
 from .memory import device_bytes_needed, free_device_bytes, free_host_bytes
 from .meta import MetaModel, attach_on_meta, load_on_meta, meta_inputs, output_dtypes
@@ -210,14 +209,12 @@ def plan(config: CaptureConfig, *, probe: bool = True, progress: Report = None) 
         problems += preflight.problems
         components = select_components(model, names, config.component, skip=preflight.skipped)
         prompts = encode_reply_prompts(read_reply_prompts(config.replies), loaded.tokenizer, facts.context_length)
-        sizes = len(prompts), facts.n_known_tokens % sys.maxsize  # no logits if the model doesn't state their number
-        dtypes = output_dtypes(components)
-        layout = make_layout(config, facts, samples, components, dtypes, device, *sizes)
-        inner = None
-        if config.neutral is not None:
-            texts = _neutral_texts(config, loaded.tokenizer, facts)
-            same: Any = (components, dtypes, device, 0, sizes[1])
-            inner = make_layout(neutral_config(config, facts), facts, texts, *same)
+        layers: dict[str, Any] = {"components": components, "dtypes": output_dtypes(components), "device": device}
+        layers["n_logits"] = facts.n_known_tokens % sys.maxsize  # none if the model doesn't state their number
+        inner = None if config.neutral is None else longest_layout(config, facts, loaded.tokenizer, **layers)
+        texts = {"neutral texts": estimate(inner.spec).needed_bytes} if inner else {}
+        layers |= {"n_prompts": len(prompts), "reserved_bytes": sum(texts.values())}
+        layout = make_layout(config, facts, samples, **layers)
     chosen = with_chosen_tokens(config, layout)
     n_scored = sum(_scored_tokens(sample, config) for sample in scored) if facts.is_causal else 0
     tables: dict[str, Any] = {"base_scores": n_scored > 0 and config.score_base, "answers": config.answer_tokens > 0}
@@ -228,9 +225,7 @@ def plan(config: CaptureConfig, *, probe: bool = True, progress: Report = None) 
 
     def needs() -> tuple[Fit, ...]:
         """Return one Fit each for disk and memory: bytes that the current estimate needs, and bytes that are free."""
-        parts = {"run": max(estimated.needed_bytes - written_bytes, 0)}
-        parts |= {"neutral texts": estimate(inner.spec).needed_bytes} if inner else {}
-        disk = Fit("disk", parts, place.free_bytes())
+        disk = Fit("disk", {"run": max(estimated.needed_bytes - written_bytes, 0), **texts}, place.free_bytes())
         return disk, *_memory_fits(layout, model, estimated, max(padded), device, config)
 
     fit = needs()
@@ -283,22 +278,12 @@ def plan(config: CaptureConfig, *, probe: bool = True, progress: Report = None) 
         problems=tuple(problems),
         notes=tuple(notes),
         remarks=tuple(remarks),
-        ways=() if fit[0].fits else tuple(ways_to_fit(layout.spec, fit[0].free_bytes or 0)),
+        ways=() if fit[0].fits else tuple(ways_to_fit(layout.spec, (fit[0].free_bytes or 0) - sum(texts.values()))),
         trials=trials,
         seconds=seconds,
         ablation=_counts(layout, layout.plan.ablate_batches, len(layout.spec.ablation_parts)),
         changes=_counts(layout, layout.plan.change_batches, n_change_passes(config.stream, names)),
     )
-
-
-def _neutral_texts(config: CaptureConfig, tokenizer: Any, facts: ModelFacts) -> list[EncodedSample]:
-    """Return the neutral texts that the settings ask for, those that the base is to write with all their tokens."""
-    if isinstance(config.neutral, str):
-        data = read_data((config.neutral,), ("main",), (), seed=config.seed)
-        window = {"max_length": facts.context_length, "window_tokens": config.window_tokens}
-        return encode_data(data, tokenizer, **window, limit=config.limit)[0]
-    ids = np.zeros(min(TOKENS, facts.context_length), np.int64)
-    return [as_sample(number, ids, ids) for number in range(config.neutral or 0)]
 
 
 def _counts(layout: Layout, chosen: np.ndarray, n_passes: int) -> dict[str, int]:

@@ -135,19 +135,27 @@ def estimate(spec: RunSpec, *, base_scores: bool = True, answers: bool = False, 
 
 
 def require_space(
-    estimated: Estimate, where: str, free_bytes: int | None, *, written_bytes: int = 0, overfill: bool = False
+    estimated: Estimate,
+    where: str,
+    free_bytes: int | None,
+    *,
+    written_bytes: int = 0,
+    neutral_bytes: int = 0,
+    overfill: bool = False,
 ) -> None:
     """Raise StoreError, which says what would fit, if the run needs more disk than `free_bytes` (None if unknown).
 
-    `written_bytes` are those of a run that is continued; with `overfill` a run may start that isn't expected to fit.
+    `written_bytes` are those of a run that is continued, `neutral_bytes` what the run of its neutral texts needs; with
+    `overfill` a run may start that isn't expected to fit.
     """
-    needed = estimated.needed_bytes - written_bytes
+    needed = estimated.needed_bytes + neutral_bytes - written_bytes
     if overfill or free_bytes is None or needed <= free_bytes:
         return
-    more = "more " if written_bytes else ""
+    more, texts = "more " * (written_bytes > 0), ", with its neutral texts," * (neutral_bytes > 0)
+    ways = ways_to_fit(estimated.spec, free_bytes + written_bytes - neutral_bytes)
     raise StoreError(
-        f"the run would take about {format_size(needed)} {more}at `{where}`, where {format_size(free_bytes)} are free; "
-        f"{'; '.join(ways_to_fit(estimated.spec, free_bytes + written_bytes))}; or make room, or pass `--overfill`"
+        f"the run{texts} would take about {format_size(needed)} {more}at `{where}`, where {format_size(free_bytes)} "
+        f"are free; {'; '.join(ways)}; or make room, or pass `--overfill`"
     )
 
 
@@ -163,10 +171,11 @@ def ways_to_fit(spec: RunSpec, n_bytes: int) -> list[str]:
     return [*ways, "an adapter on fewer layers has fewer components"]
 
 
-def choose_share(spec: RunSpec, lengths: Sequence[int], budget_bytes: int) -> str:
+def choose_share(spec: RunSpec, lengths: Sequence[int], budget_bytes: int, reserved_bytes: int = 0) -> str:
     """Return `all`, or `share:P` with the largest share of each sample's tokens that fits `budget_bytes`.
 
-    `spec` is the run with all tokens. Raises a StoreError if not even one token of each sample fits.
+    `spec` is the run with all tokens; `reserved_bytes` of the budget are those of its neutral texts. Raises a
+    StoreError if not even one token of each sample fits.
     """
     tokens = np.asarray(lengths)
 
@@ -174,13 +183,13 @@ def choose_share(spec: RunSpec, lengths: Sequence[int], budget_bytes: int) -> st
         """Return the number of tokens at this step (step / SHARE_STEPS of each sample, at least one)."""
         return int(np.maximum(np.round(step / SHARE_STEPS * tokens), 1).sum())  # as `select_tokens` takes them
 
-    step = _largest_step(n_chosen, spec, budget_bytes)
+    step = _largest_step(n_chosen, spec, budget_bytes - reserved_bytes)
     if step < 0:
-        least = estimate(_spec_with_tokens(spec, len(tokens)))
+        least = estimate(_spec_with_tokens(spec, len(tokens))).needed_bytes + reserved_bytes
+        texts = " and its neutral texts" * (reserved_bytes > 0)
         raise StoreError(
-            f"`budget` is {format_size(budget_bytes)}, but a run of one token of each of {len(tokens)} samples needs "
-            f"{format_size(least.needed_bytes)} with its margin; give more, fewer samples (`--limit`), or "
-            "`--states none`"
+            f"`budget` is {format_size(budget_bytes)}, but a run of one token of each of {len(tokens)} samples{texts} "
+            f"needs {format_size(least)} with its margin; give more, fewer samples (`--limit`), or `--states none`"
         )
     return "all" if step == SHARE_STEPS else f"share:{max(step, 1) / SHARE_STEPS:g}"
 

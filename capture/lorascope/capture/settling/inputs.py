@@ -68,9 +68,14 @@ def require_inputs(
     prompts = [read_template(name) for name in config.prompt]
     shows_examples = any(prompt.shows_examples for prompt in prompts)
     files = [path for path in config.data if not (data_given or path.endswith(IN_RUN))]
-    files += [config.neutral] if isinstance(config.neutral, str) else []
     for path in (*files, *(config.examples if shows_examples else ())):
         require_data(path)
+    if isinstance(config.neutral, str):
+        try:
+            require_data(config.neutral)
+        except (FileNotFoundError, ValueError) as error:
+            kind = FileNotFoundError if isinstance(error, FileNotFoundError) else ValueError
+            raise kind(f"`neutral` is a number of texts or a file of texts, but {error}") from error
     if not model_given:
         model, options = locate_model(config.model, dtype=config.dtype, weights=weights)
         for folder in config.adapters.values():

@@ -43,6 +43,7 @@ def make_layout(
     device: torch.device,
     n_prompts: int = 0,
     n_logits: int = 0,
+    reserved_bytes: int = 0,
 ) -> Layout:
     """Choose a capture's batches and tokens, and its run's specification; return them with the samples as Layout.
 
@@ -62,6 +63,8 @@ def make_layout(
         Number of prompts that the model replies to.
     n_logits
         Number of logits at each position; 0 for a model without.
+    reserved_bytes
+        Bytes of a budget that the run doesn't get: those of its neutral texts.
 
     Raises
     ------
@@ -94,7 +97,7 @@ def make_layout(
     tokens = config.tokens
     if config.budget is not None:
         whole = make_run_spec(config, components, dtypes, n_tokens=sum(lengths), **counts)
-        tokens = choose_share(whole, lengths, parse_size(config.budget))
+        tokens = choose_share(whole, lengths, parse_size(config.budget), reserved_bytes)
     batches = plan_batches(lengths, batch_tokens=config.batch_tokens)
     js_share = config.js_share or (1.0 if device.type == "cuda" else CPU_SHARE)
     plan = plan_tokens(

@@ -8,12 +8,14 @@ from typing import Any
 
 from lorascope.stores import Place, Run, StoreError, open_place, open_run, run_state
 from lorascope.stores.format.digests import provenance_identity
+from lorascope.stores.format.layout import IN_RUN
 from lorascope.stores.format.spec import CODECS
 from lorascope.stores.places.file_lock import run_lock
 from lorascope.stores.process import keeping_freed_memory
-from lorascope.stores.reading.read import missing_chunks
+from lorascope.stores.reading.read import missing_chunks, neutral_place
 from lorascope.stores.reading.state import RunState
 from lorascope.stores.reading.token_choice import describe_population
+from lorascope.stores.size import format_size, parse_size
 
 from ..config import CaptureConfig
 from ..models.adapter import adapter_identity, read_trainings, scaling_identity
@@ -29,7 +31,7 @@ from ..recording.forward import probe
 from ..recording.hooks import Recorder
 from ..recording.layout import Layout
 from ..recording.nulls import require_turnable
-from ..recording.progress import Report, report_stage
+from ..recording.progress import Report, counting, report_stage
 from ..samples.encode import require_known_tokens
 from ..samples.encoded import EncodedSample, pad, probe_samples
 from ..samples.generate import generate, generation_batches
@@ -37,9 +39,11 @@ from ..samples.hub import hub_source
 from ..samples.replies import encode_reply_prompts
 from ..samples.reply_prompts import read_reply_prompts
 from .data import Data, Items, data_notes, encode_data, read_data
+from .estimate import estimate
 from .inputs import require_inputs
 from .load import Loaded, load
 from .make_layout import make_layout, with_chosen_tokens
+from .neutral import longest_layout, neutral_config, read_neutral_texts, write_neutral_texts
 from .provenance import data_fingerprint, device_description, library_versions, require_same_identity
 from .trial import fastest_codec
 
@@ -65,6 +69,8 @@ class Settled:
     """Notes of the preflight."""
     omitted: Mapping[str, int]
     """File -> number of items that the limit excluded."""
+    neutral_bytes: int
+    """Free space that the run of its neutral texts should have at most; 0 without such texts."""
 
     def provenance(self) -> dict[str, Any]:
         """Return all that shaped the run's numbers, and notes, as JSON values; waits for the hash of the weights."""
@@ -118,7 +124,9 @@ def settle(
         require_device(device)
         state = ranks.from_leader(run_state(place))
         unfinished = open_run(place) if state in {"unfinished", "finished"} else None
+        budget = None
         if unfinished is not None:
+            budget = config.budget
             config = settings_to_resume(config, unfinished.attributes.get("provenance", {}))
         data = read_data(config.data, config.prompt, config.examples, seed=config.seed, items=items)
         with report_stage(progress, "load model") if model is None else nullcontext():
@@ -129,6 +137,7 @@ def settle(
                 if config.codec == "auto":
                     settled = _with_fastest_codec(settled, config)
             if unfinished is not None:
+                _require_within(budget, settled)
                 with report_stage(progress, "hash weights"):
                     expected = settled.provenance()
                 require_same_capture(settled, unfinished, expected)
@@ -175,7 +184,10 @@ def settle_loaded(
     recorder = Recorder(components, stream=config.stream)
     dtypes, n_logits = probe(model, recorder, probe_samples(samples[0], whole=facts.attends_by_length), device)
     prompts = encode_reply_prompts(read_reply_prompts(config.replies), loaded.tokenizer, facts.context_length)
-    layout = make_layout(config, facts, samples, components, dtypes, device, len(prompts), n_logits)
+    layers: dict[str, Any] = {"components": components, "dtypes": dtypes, "device": device, "n_logits": n_logits}
+    inner = None if config.neutral is None else longest_layout(config, facts, loaded.tokenizer, **layers)
+    neutral_bytes = 0 if inner is None else estimate(inner.spec).needed_bytes
+    layout = make_layout(config, facts, samples, **layers, n_prompts=len(prompts), reserved_bytes=neutral_bytes)
     notes = [*preflight.notes]
     if config.changes != "none" and not layout.spec.n_vocabulary:
         message = f"next-token changes aren't stored, since {facts.class_name} doesn't predict the next token"
@@ -192,7 +204,41 @@ def settle_loaded(
         prompts=prompts,
         notes=tuple(notes),
         omitted=omitted,
+        neutral_bytes=neutral_bytes,
     )
+
+
+def settle_neutral(settled: Settled, progress: Report) -> Settled | None:
+    """Return the capture of the neutral texts that the settings ask for, ready for its first row; None if for none.
+
+    The base writes them unless an earlier attempt has stored them. Nothing is written to the disk. Raises StoreError if
+    the run has other neutral texts already, ValueError if the model can't write any, or as `settle_loaded` does.
+    """
+    if (asked := settled.config.neutral) is None:
+        return None
+    loaded, ranks, place = settled.loaded, settled.ranks, neutral_place(settled.place)
+    config, state = neutral_config(settled.config, loaded.facts), ranks.from_leader(run_state(place))
+    stored = open_run(place) if state in ("unfinished", "finished") else None
+    if stored is not None:
+        source = tuple(((stored.attributes.get("provenance") or {}).get("settings") or {}).get("data") or ())
+        if source != config.data and IN_RUN in "".join(source + config.data):
+            raise StoreError(
+                f"`{place.name}` has neutral texts already: {', '.join(map(repr, source)) or 'of unknown origin'}, not "
+                f"{config.data[0]!r}; give the same `neutral`, or delete that folder"
+            )
+    if isinstance(asked, str):
+        data = read_data(config.data, config.prompt, config.examples, seed=config.seed)
+    elif stored is not None:
+        data = Data({}, settled.data.prompts, read_neutral_texts(stored))
+    else:
+        options: dict[str, Any] = {"seed": config.seed, "batch_tokens": config.batch_tokens}
+        options["progress"] = counting(progress, "write neutral texts", "texts")
+        texts = write_neutral_texts(loaded.model, loaded.tokenizer, asked, ranks, **options)
+        data = Data({}, settled.data.prompts, texts)
+    neutral = settle_loaded(config, loaded, data, ranks, place, state)
+    if stored is not None:
+        require_same_capture(neutral, stored, neutral.provenance())
+    return neutral
 
 
 def _with_fastest_codec(settled: Settled, config: CaptureConfig) -> Settled:
@@ -208,6 +254,8 @@ def _with_fastest_codec(settled: Settled, config: CaptureConfig) -> Settled:
 def settings_to_resume(config: CaptureConfig, provenance: Mapping[str, Any]) -> CaptureConfig:
     """Return the settings to continue a run: with its next-token changes, and its codec unless another is asked for.
 
+    In place of a budget they have the tokens that it chose when the run was begun.
+
     Raises StoreError if all changes are asked for and the run was begun with fewer.
     """
     settings = provenance.get("settings")
@@ -218,7 +266,20 @@ def settings_to_resume(config: CaptureConfig, provenance: Mapping[str, Any]) -> 
             f"`{config.out}` was begun with `changes` {changes!r}, not 'all'; leave it out, or name a new folder"
         )
     is_codec_kept = config.codec in ("default", "auto") and stored.get("codec") in CODECS
-    return dataclasses.replace(config, changes=changes, codec=stored["codec"] if is_codec_kept else config.codec)
+    codec = stored["codec"] if is_codec_kept else config.codec
+    tokens = config.tokens if config.budget is None else str(stored.get("tokens", "all"))
+    return dataclasses.replace(config, changes=changes, codec=codec, tokens=tokens, budget=None)
+
+
+def _require_within(budget: str | None, settled: Settled) -> None:
+    """Raise StoreError if a run that is continued needs more than the budget, with its neutral texts."""
+    needed = estimate(settled.layout.spec).needed_bytes + settled.neutral_bytes
+    if budget is not None and needed > parse_size(budget):
+        texts = ", with its neutral texts" * (settled.neutral_bytes > 0)
+        raise StoreError(
+            f"`budget` is {budget!r}, but `{settled.config.out}` was begun with tokens {settled.config.tokens!r} and "
+            f"needs {format_size(needed)}{texts}; give as much, or name a new folder"
+        )
 
 
 def require_same_capture(settled: Settled, run: Run, expected: Mapping[str, Any]) -> None:
