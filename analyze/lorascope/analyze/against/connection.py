@@ -5,7 +5,7 @@ import os
 import socket
 import threading
 import time
-from contextlib import suppress
+from contextlib import closing, suppress
 from http.client import HTTPConnection, HTTPException, HTTPSConnection, IncompleteRead
 from typing import Any
 from urllib.parse import urlsplit
@@ -19,16 +19,15 @@ KEY = "LORASCOPE_API_KEY"
 CONNECT_SECONDS, IDLE_SECONDS, TOTAL_SECONDS = 10.0, 120.0, 600.0
 """Longest wait for a connection, for further bytes of an answer (vLLM's first takes half a minute), for all of it."""
 PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0)
-"""Seconds before each further attempt: after a lost connection, and after a status of 429, or 500 and more."""
+"""Seconds before each further attempt."""
+LOST = (ConnectionResetError, ConnectionAbortedError, BrokenPipeError, IncompleteRead)
+"""Errors of a connection that was lost after it was made; a further attempt may succeed."""
 ANSWER_BYTES, TOKEN_BYTES = 2**16, 2**10
 """Size of the largest answer to a question without tokens, and what each token adds; vLLM sends 80 bytes per token."""
 
 
 class ServerError(RuntimeError):
     """Error of a server that can't be reached, refuses, or answers what can't be right."""
-
-    may_pass = False
-    """Whether a further attempt may succeed."""
 
 
 class Server:
@@ -50,74 +49,67 @@ class Server:
     def ask(self, path: str, question: object = None, *, n_tokens: int = 0) -> Any:
         """Return the parsed JSON that the server answers to a POST of the question, or to a GET without a question.
 
-        Raises ServerError if none comes, also after all further attempts, or it is larger than `n_tokens` tokens need.
+        After a lost connection, and a status of 429 or of 500 and more, it is asked again. Raises ServerError if that
+        doesn't help, for all else that fails, and for an answer that is larger than `n_tokens` tokens need.
         """
-        max_bytes = ANSWER_BYTES + n_tokens * TOKEN_BYTES
-        for pause in PAUSES:
+        max_bytes, pauses = ANSWER_BYTES + n_tokens * TOKEN_BYTES, iter(PAUSES)
+        while True:
             try:
-                return self._ask_once(path, question, max_bytes)
-            except ServerError as error:
-                if not error.may_pass:
-                    raise
+                status, location, content = self._exchange(path, question, max_bytes)
+            except (OSError, HTTPException) as error:
+                failure = f"can't be asked: {type(error).__name__}: {one_line(str(error))}"
+                if isinstance(error, TimeoutError):
+                    limits = f"within {CONNECT_SECONDS:g} s, nothing came for {IDLE_SECONDS:g} s"
+                    failure = f"can't be asked: no connection {limits}, or no whole answer within {TOTAL_SECONDS:g} s"
+                failure, may_pass = f"{failure}; look at the address and at the server's log", isinstance(error, LOST)
+            else:
+                may_pass = status == 429 or status >= 500
+                if len(content) > max_bytes:
+                    failure = f"answers more than {max_bytes} bytes, the most allowed; is it the right server?"
+                elif status != 200:
+                    failure = self._refusal(status, location, content)
+                else:
+                    try:
+                        return parse_json(content, path)
+                    except StoreError:
+                        start = content[:60].decode(errors="replace")
+                        failure = f"answers {start!r}, which isn't whole JSON; is it the right server?"
+            pause = next(pauses, None)
+            if pause is None or not may_pass:
+                raise ServerError(f"{self.url}{path} {failure}")
             time.sleep(pause)
-        return self._ask_once(path, question, max_bytes)
 
-    def _ask_once(self, path: str, question: object, max_bytes: int) -> Any:
-        """Return the parsed answer to one request."""
-        place, timer, start = f"{self.url}{path}", None, time.monotonic()
+    def _exchange(self, path: str, question: object, max_bytes: int) -> tuple[int, str, bytes]:
+        """Return status, redirection and content of the answer to one request; of a larger one `max_bytes` + 1 bytes."""
         body = None if question is None else json.dumps(question).encode()
         headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {self.key}"} if self.key else {})
-        connection = self.kind(self.host, self.port, timeout=CONNECT_SECONDS)
-        try:
+        start = time.monotonic()
+        with closing(self.kind(self.host, self.port, timeout=CONNECT_SECONDS)) as connection:
             connection.connect()
             connection.sock.settimeout(IDLE_SECONDS)
             timer = threading.Timer(TOTAL_SECONDS, _shut, [connection.sock])
             timer.start()
-            connection.request("GET" if body is None else "POST", self.root + path, body, headers)
-            with connection.getresponse() as response:
-                content = response.read(max_bytes + 1)
-            if (response.length and len(content) <= max_bytes) or time.monotonic() - start >= TOTAL_SECONDS:
-                raise IncompleteRead(content, response.length)
-        except (OSError, HTTPException) as error:
-            what = f"{type(error).__name__}: {one_line(str(error))}"
-            if time.monotonic() - start >= TOTAL_SECONDS:
-                what = f"no whole answer within {TOTAL_SECONDS:g} s"
-            elif isinstance(error, TimeoutError):
-                what = f"nothing came for {IDLE_SECONDS if timer else CONNECT_SECONDS:g} s"
-            failure = ServerError(f"{place}: {what}; look at the address and at the server's log")
-            failure.may_pass = isinstance(error, ConnectionError | IncompleteRead) and "within" not in what
-            raise failure from error
-        finally:
-            if timer is not None:
+            try:
+                connection.request("GET" if body is None else "POST", self.root + path, body, headers)
+                with connection.getresponse() as response:
+                    content = response.read(max_bytes + 1)
+                if response.length and len(content) <= max_bytes:  # a read of limited size doesn't raise it itself
+                    raise IncompleteRead(content, response.length)
+                return response.status, response.getheader("Location", ""), content
+            finally:
                 timer.cancel()
-            connection.close()
-        if len(content) > max_bytes:
-            raise ServerError(f"{place} answers more than {max_bytes} bytes, the most allowed; is it the right server?")
-        return self._read(place, response.status, response.getheader("Location"), content)
+                if time.monotonic() - start >= TOTAL_SECONDS:
+                    raise TimeoutError
 
-    def _read(self, place: str, status: int, location: str | None, content: bytes) -> Any:
-        """Return an answer's parsed content if its status is 200, else raise ServerError with its message."""
-        try:
-            document = parse_json(content, place)
-        except StoreError as error:
-            document = None
-            if status == 200:
-                start = content[:60].decode(errors="replace")
-                raise ServerError(
-                    f"{place} answers {start!r}, which isn't whole JSON; is it the right server?"
-                ) from error
-        if status == 200:
-            return document
-        text = item(document, "error", "message") or item(document, "detail") or content.decode(errors="replace")
-        text = one_line(" ".join(str(text).replace(self.key or "\0", "***").split()))[:300]
+    def _refusal(self, status: int, location: str, content: bytes) -> str:
+        """Return what the server answers with a status other than 200, without the key, and what to do."""
+        text = content.decode(errors="replace").replace(self.key or "\0", "***")
         mend = "look at the address, the model's name and the server's log"
         if 300 <= status < 400:
-            mend = f"it sends to {one_line(str(location))!r}: give that address if it is right"
+            mend = f"it sends to {one_line(location)!r}: give that address if it is right"
         elif status in (401, 403):
             mend = f"set `{KEY}` to the server's key"
-        refusal = ServerError(f"{place} answers {status} ({text}); {mend}")
-        refusal.may_pass = status == 429 or status >= 500
-        raise refusal
+        return f"answers {status} ({one_line(' '.join(text.split()))[:300]}); {mend}"
 
 
 def item(document: Any, *keys: str | int) -> Any:
