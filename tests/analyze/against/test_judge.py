@@ -4,6 +4,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pandas as pd  # type: ignore[import-untyped]
 import pytest
 
 from lorascope.analyze.against.judge import feature_slope, judge, median_slope
@@ -18,18 +19,12 @@ ROLE = np.where(np.arange(len(BASE)) % LENGTH < 20, "user", "assistant").astype(
 SAMPLE = np.repeat(np.arange(N_SAMPLES), LENGTH)
 
 
-def references(change: np.ndarray = CHANGE, **fields: Any) -> References:
+def references(change: np.ndarray = CHANGE, not_compared: dict[str, int] | None = None, **columns: Any) -> References:
     """30 sequences of 40 tokens, whose first tokens have no probability."""
     base = np.where(np.arange(len(BASE)) % LENGTH, BASE, np.nan)
-    values = {"base_nll": base, "adapted_nll": base - change, "is_first": np.ones(len(base), bool), "not_compared": {}}
-    return References(
-        sequences=tuple(np.arange(LENGTH) for _ in range(N_SAMPLES)),
-        samples=tuple(f"s{i}" for i in range(N_SAMPLES)),
-        sequence=SAMPLE,
-        place=np.arange(len(base)),
-        role=ROLE,
-        **{**values, **fields},
-    )
+    fields = {"sequence": SAMPLE, "sample": [f"s{i}" for i in SAMPLE], "place": np.arange(len(base)), "role": ROLE}
+    tokens = pd.DataFrame(fields | {"base": base, "x": change + 0 * base, "is_first": True} | columns)
+    return References(tuple(np.arange(LENGTH) for _ in range(N_SAMPLES)), tokens, not_compared or {})
 
 
 def verdict(
@@ -80,7 +75,8 @@ def test_numbers_have_their_closed_form() -> None:
     assert [float(numbers[name]) for name in ("change", "off", "moved")] == pytest.approx(
         [change, change / 2, change / 2]
     )
-    assert (int(numbers["n_tokens"]), int(numbers["n_samples"]), float(numbers["along"])) == (used.sum(), 30, 1.0)
+    assert (int(numbers["n_tokens"]), int(numbers["n_samples"])) == (used.sum(), 30)
+    assert float(numbers["explained"]) == pytest.approx(1)
     assert numbers["off"].attrs == {"long_name": "root mean square of y - x", "units": "nat"}
     roles = result["roles"].to_dataset()
     assert [*roles["role"].values] == ["user", "assistant"]

@@ -80,7 +80,7 @@ class Server:
             time.sleep(pause)
 
     def _exchange(self, path: str, question: object, max_bytes: int) -> tuple[int, str, bytes]:
-        """Return status, redirection and content of the answer to one request; of a larger one `max_bytes` + 1 bytes."""
+        """Return status, redirection and content of the answer to one request, cut after `max_bytes` + 1 bytes."""
         body = None if question is None else json.dumps(question).encode()
         headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {self.key}"} if self.key else {})
         start = time.monotonic()

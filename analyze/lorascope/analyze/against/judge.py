@@ -36,9 +36,8 @@ MOST_LAYER_ERROR = 0.12
 MOST_OFF, MOST_ROUNDED, MOST_OFF_EXACT, FLOAT32_NLL = 0.1, 0.5, 1e-3, 1e-4
 """Largest `off` of an adapter, relative to `change`: in 16 and 8 bits (demo and tiny: 0.03 and 0.08 in bfloat16), in 4
 bits (0.36), and in float32 (3e-6; one of 30 layers missing: 0.02), or in nats there."""
-LEAST_ALONG, MOST_BENT = 0.85, 1.75
-"""Smallest `along` of another scale (from half to twice the scale 0.90 to 1.00; of other adapters to 0.77), and its
-largest `off` by |1 - slope| (0.4 to 1.5; where layers are missing 0.5 to 3.9)."""
+LEAST_EXPLAINED = 0.5
+"""Smallest `explained` of another scale."""
 MOST_ALIKE = 0.9
 """Smallest share of roles or samples that are either the adapter's or the base's, where a target is so in parts."""
 OPENINGS = {
@@ -59,7 +58,7 @@ MEANINGS = {
     "off": ("root mean square of y - x", "nat"),
     "moved": ("root mean square of y", "nat"),
     "spread": ("root mean square of the difference of the target's two answers", "nat"),
-    "along": ("share of the tokens where x and y have one sign, weighted by |x| up to 0.1 nat", "1"),
+    "explained": ("share of y or y - x, whichever is less, that slope explains, of sums of absolute values", "1"),
     "rest": ("root mean square of y - slope x, relative to that of x", "1"),
     "n_tokens": ("number of compared tokens", "1"),
     "n_samples": ("number of samples with compared tokens", "1"),
@@ -99,7 +98,7 @@ def verify_against(
         Attributes: `verdict`, which is `adapter`, `base`, `scaled`, `partly`, `else` (something else) or `unknown`
         (can't tell), its `sentence`, `not_compared`, a list of clauses, and provenance. At the root numbers of all
         tokens, with units: `slope` (least absolute deviations), `slope_se`, `low`, `high`, `change`, `off`, `moved`,
-        `spread`, `along`, `n_tokens`, `n_samples`; in the nodes `roles` and `samples` the same by role and sample. If
+        `spread`, `explained`, `n_tokens`, `n_samples`; in the nodes `roles` and `samples` the same by role and sample. If
         layers were compared, `layers` has `slope`, `slope_se`, `rest` and `state` (adapter, base, changed, unknown) by
         component. Tokens whose prefix an earlier sample has count once.
 
@@ -126,7 +125,7 @@ def verify_against(
     nll, repeated, sums = list[np.ndarray](), list[np.ndarray](), None
     if references.sequences:
         nll, repeated = target(references.sequences, 0), target(references.sequences[::-1], 1)[::-1]
-        sums = None if layers is None else layers(references.sequences, references.place)
+        sums = None if layers is None else layers(references.sequences, references.tokens["place"].to_numpy())
     result = judge(references, nll, repeated, exact=exact, layers=sums)
     if differences and result.attrs["verdict"] == "adapter":
         sentence = f"{OPENINGS['else']}: it predicts as the adapter, but {'; '.join(differences)}"
@@ -144,34 +143,27 @@ def judge(
     layers: Any = None,
 ) -> xr.DataTree:
     """Return what `verify_against` does, from a target's two answers and the sums of its layers."""
-    own, again = (np.concatenate([*values, np.empty(0)]).astype(np.float64) for values in (nll, repeated))
-    is_known = references.is_first & np.isfinite(references.base_nll) & np.isfinite(references.adapted_nll)
-    used = is_known & np.isfinite(own) & np.isfinite(again)
-    columns = {
-        "x": references.base_nll - references.adapted_nll,
-        "y": references.base_nll - own,
-        "spread": own - again,
-        "sample": np.array(references.samples, object)[references.sequence],
-        "role": references.role,
-    }
-    tokens, n_silent = pd.DataFrame(columns)[used], int((is_known & ~used).sum())
-    frames = {f"{name}s": _by(tokens, name) for name in ("role", "sample")}
+    own, again = (np.concatenate([*values, np.empty(0)]) for values in (nll, repeated))
+    tokens = references.tokens.assign(y=references.tokens["base"] - own, spread=own - again)
+    tokens = tokens[tokens["is_first"] & tokens["x"].notna()]
+    is_silent = ~np.isfinite(tokens[["y", "spread"]]).all(axis=1)
     notes = {f"samples: {reason}": n for reason, n in references.not_compared.items()}
-    notes["tokens: the target gave no probability of them"] = n_silent
+    notes["tokens: the target gave no probability of them"] = n_silent = int(is_silent.sum())
+    tokens = tokens[~is_silent] if n_silent * 2 <= len(tokens) else tokens[:0]
+    frames = {f"{name}s": _by(tokens, name) for name in ("role", "sample")}
     if layers is not None:
         frames["layers"] = _compare_layers(layers.sums, exact=exact)
         notes |= {f"layers: {reason}": n for reason, n in layers.not_compared.items()}
         notes["layers: rounding hides what the adapter adds"] = int((frames["layers"]["state"] == "unknown").sum())
-    whole = _compare(tokens if n_silent <= len(tokens) else tokens[:0])
+    whole = _compare(tokens)
     verdict, why = _decide(whole, frames, exact=exact)
     not_compared = [f"{n} {words}" for words, n in notes.items() if n]
     attributes = {"verdict": verdict, "sentence": f"{OPENINGS[verdict]}: {why}", "not_compared": not_compared}
     nodes = {name: frame.to_xarray() for name, frame in frames.items()}
     tree = xr.DataTree.from_dict({"/": xr.Dataset(whole, attrs=attributes), **nodes})
     for node in tree.subtree:
-        for name, variable in node.data_vars.items():
-            if meaning := MEANINGS.get(str(name)):
-                variable.attrs |= dict(zip(("long_name", "units"), meaning, strict=True))
+        for name in node.data_vars.keys() & MEANINGS.keys():
+            node[name].attrs |= dict(zip(("long_name", "units"), MEANINGS[name], strict=True))
     return tree
 
 
@@ -221,12 +213,14 @@ def _compare(tokens: pd.DataFrame) -> dict[str, float]:
     x, y, spread = (tokens[name].to_numpy(float) for name in ("x", "y", "spread"))
     codes, samples = pd.factorize(tokens["sample"])
     value, error = median_slope(x, y, codes)
-    half = float(stdtrit(len(samples) - 1, 0.975)) * error if len(samples) > 1 else error
-    sizes, weight = {"change": x, "off": y - x, "moved": y, "spread": spread}, np.minimum(np.abs(x), LINEAR)
+    half = float(stdtrit(max(1, len(samples) - 1), 0.975)) * error
     numbers = {"slope": value, "slope_se": error, "low": value - half, "high": value + half}
+    sizes = {"change": x, "off": y - x, "moved": y, "spread": spread}
     numbers |= {name: float(np.sqrt((v**2).mean())) if len(v) else np.nan for name, v in sizes.items()}
-    along = float(weight @ (x * y > 0) / weight.sum()) if x.any() else np.nan
-    return numbers | {"along": along, "n_tokens": len(tokens), "n_samples": len(samples)}
+    weight = np.minimum(1, LINEAR / np.maximum(np.abs(x), LINEAR))
+    rest, *ends = (float(weight @ np.abs(y - slope * x)) for slope in (value, 0, 1))
+    numbers["explained"] = 1 - rest / min(ends) if min(ends) else np.nan
+    return numbers | {"n_tokens": len(tokens), "n_samples": len(samples)}
 
 
 def _by(tokens: pd.DataFrame, name: str) -> pd.DataFrame:
@@ -272,11 +266,10 @@ def _decide_by_tokens(
     whole: Mapping[str, float], frames: Mapping[str, pd.DataFrame], *, exact: bool
 ) -> tuple[str, str]:
     """Return a verdict and its reason from -log p alone."""
-    value, low, high, change, off, moved = (whole[n] for n in ("slope", "low", "high", "change", "off", "moved"))
-    low_high = f"({format_number(low)} to {format_number(high)})"
+    value, low, high, change, off, spread = (whole[n] for n in ("slope", "low", "high", "change", "off", "spread"))
     moves = (
-        f"predictions move by {format_number(value)} {low_high} of what the adapter moves them, off by "
-        f"{format_percent(off / change)}, where repetition explains {format_percent(whole['spread'] / change)}"
+        f"predictions move by {format_number(value)} ({format_number(low)} to {format_number(high)}) of what the adapter "
+        f"moves them, off by {format_percent(off / change)}, where repetition explains {format_percent(spread / change)}"
     )
     for name in ("roles", "samples"):
         part = frames[name]
@@ -287,20 +280,27 @@ def _decide_by_tokens(
             return "partly", f"{n_has} of {len(part)} {name} have it, {n_lacks} are the base's"
     if not high - low <= 2 * MOST_UNCERTAIN * max(1, abs(value)):
         return "unknown", f"{moves}; too few of {whole['n_samples']} samples, or too large a spread"
-    noise = 3 * whole["spread"]
-    limit = max(MOST_OFF_EXACT * change, FLOAT32_NLL, noise) if exact else max(MOST_OFF * change, noise)
-    if low <= NEAR and high >= -NEAR and moved <= max(MOST_ROUNDED * change, noise):
-        rounded = "" if exact else "the base rounded to few bits, or "
-        return ("base", moves) if moved <= limit else ("else", f"{moves}: {rounded}an adapter that does little here")
-    if low <= 1 + NEAR and high >= 1 - NEAR and off <= limit:
+    limit = max(MOST_OFF_EXACT * change, FLOAT32_NLL) if exact else MOST_OFF * change
+    limit, rounded = max(limit, 3 * spread), max(MOST_ROUNDED * change, 3 * spread)
+    is_base, is_adapter = (low <= at + NEAR and high >= at - NEAR for at in (0, 1))
+    if is_base and whole["moved"] <= limit:
+        return "base", moves
+    if is_adapter and off <= limit:
         return "adapter", moves if exact else f"{moves}; the rest is rounding, or a small part that is missing"
-    is_along = value > NEAR and whole["along"] >= LEAST_ALONG
-    if is_along and off <= MOST_BENT * abs(1 - value) * change:
-        return "scaled", f"{moves}; or some of its layers are missing, which by predictions alone looks alike"
-    if not exact and (off <= MOST_ROUNDED * change or (low <= 1 + NEAR and high >= 1 - NEAR)):
-        return "unknown", f"{moves}: by rounding to few bits, a part that is missing, or another adapter"
-    is_part = is_along and off <= MOST_ROUNDED * change
-    return ("partly", f"{moves}: a part of it is missing, or something is added") if is_part else ("else", moves)
+    if is_base and whole["moved"] <= rounded:
+        return (
+            "else",
+            f"{moves}: {'' if exact else 'the base rounded to few bits, or '}an adapter that does little here",
+        )
+    if value > NEAR and whole["explained"] >= LEAST_EXPLAINED:
+        missing = "; or some of its layers are missing, which by predictions alone looks alike"
+        return "scaled", f"{moves}{missing if value < 1 else ''}"
+    if exact:
+        is_part = off <= rounded
+        return ("partly", f"{moves}: a part of it is missing, or something is added") if is_part else ("else", moves)
+    if is_adapter or off <= rounded:
+        return "unknown", f"{moves}: by rounding to few bits, a part that is missing, or another adapter or base"
+    return "else", moves
 
 
 def _decide_by_layers(layers: pd.DataFrame, *, exact: bool) -> tuple[str, str]:

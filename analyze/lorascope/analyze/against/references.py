@@ -1,9 +1,10 @@
-"""References of a run for another model: whole token sequences, and -log p of their tokens with and without adapter."""
+"""Tokens of a run that a target is compared with: how likely each is with and without the adapter."""
 
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float64, Int64
+import pandas as pd  # type: ignore[import-untyped]
+from jaxtyping import Int64
 
 from lorascope.analyze.results.weights import prefix_repeats
 from lorascope.stores import Run
@@ -18,20 +19,11 @@ class References(NamedTuple):
 
     sequences: tuple[Int64[np.ndarray, " position"], ...]
     """Token ids of each compared sample from position 0, without gaps."""
-    samples: tuple[str, ...]
-    """Ids of these samples."""
-    sequence: Int64[np.ndarray, " token"]
-    """Number of the sequence of each token; the tokens of all sequences follow each other."""
-    place: Int64[np.ndarray, " token"]
-    """Place of each token on the run's token axis."""
-    role: np.ndarray
-    """Name of each token's role, object (token,)."""
-    base_nll: Float64[np.ndarray, " token"]
-    """Negative log-likelihood given the tokens before, without the adapter, nats; NaN where it wasn't measured."""
-    adapted_nll: Float64[np.ndarray, " token"]
-    """Negative log-likelihood with the adapter."""
-    is_first: Bool[np.ndarray, " token"]
-    """Whether no earlier sample has the same tokens up to this one: such as a system message, it counts once."""
+    tokens: pd.DataFrame
+    """Tokens of all sequences, one after the other: `sequence` (its number), `sample` (its id), `place` on the run's
+    token axis, `role`, `base` (-log p given the tokens before, without the adapter) and `x` (`base` less the adapted
+    -log p), both in nats and NaN where they weren't measured, and `is_first`, whether no earlier sample has the same
+    tokens up to this one: such as a system message, it counts once."""
     not_compared: dict[str, int]
     """Why samples aren't compared -> how many."""
 
@@ -49,36 +41,34 @@ def read_references(run: Run, adapter: str | None = None) -> References:
     """
     run.adapter(adapter)  # raises for an unknown name
     name, n_samples = adapter or run.adapters[0], run.samples.sizes["sample"]
-    nll = [np.full(run.n_tokens, np.nan)] * 2
+    base = adapted = np.full(run.n_tokens, np.nan)
     if is_measured := f"adapters/{name}/changes/base_nll" in run.arrays:
         changes = run.changes(name)
-        nll = [changes[f"{which}_nll"].values.astype(np.float64) for which in ("base", "adapted")]
+        base, adapted = (changes[f"{which}_nll"].values.astype(np.float64) for which in ("base", "adapted"))
     starts, stops = (run.samples[f"token_{end}"].values for end in ("start", "stop"))
     sample, position, ids = (run.tokens[column].values for column in ("sample", "position", "token_id"))
     has_gap = np.bincount(sample[position != np.arange(run.n_tokens) - starts[sample]], minlength=n_samples) > 0
-    finite = np.isfinite(nll[0]) & np.isfinite(nll[1])
+    finite = np.isfinite(base) & np.isfinite(adapted)
     has_nll = np.bincount(sample[finite], minlength=n_samples) > 0
-    usable = ~has_gap & has_nll
-    chosen = np.flatnonzero(usable)
-    if (n_tokens := int((stops - starts)[chosen].sum())) > MOST_TOKENS:
-        chosen = chosen[
-            np.unique(np.linspace(0, len(chosen) - 1, max(1, len(chosen) * MOST_TOKENS // n_tokens), dtype=int))
-        ]
+    usable = np.flatnonzero(~has_gap & has_nll)
+    n_tokens = int((stops - starts)[usable].sum())
+    n_chosen = min(len(usable), max(1, len(usable) * MOST_TOKENS // max(1, n_tokens)))
+    chosen = usable[np.linspace(0, len(usable) - 1, n_chosen, dtype=int)]
     reasons = {
         "some of their tokens weren't captured": int(has_gap.sum()),
         "next-token changes weren't captured (`--changes all`)": n_samples if not is_measured else 0,
         "next-token changes weren't measured in them": int((~has_gap & ~has_nll).sum()) if is_measured else 0,
-        f"a target reads at most {MOST_TOKENS:,} tokens": int(usable.sum()) - len(chosen),
+        f"a target reads at most {MOST_TOKENS:,} tokens": len(usable) - len(chosen),
     }
     place = np.concatenate([np.arange(starts[i], stops[i]) for i in chosen] or [np.empty(0, np.int64)])
-    return References(
-        sequences=tuple(ids[starts[i] : stops[i]].astype(np.int64) for i in chosen),
-        samples=tuple(map(str, run.samples["id"].values[chosen])),
-        sequence=np.repeat(np.arange(len(chosen)), (stops - starts)[chosen]),
-        place=place,
-        role=np.array(ROLES, object)[run.tokens["role"].values[place]],
-        base_nll=nll[0][place],
-        adapted_nll=nll[1][place],
-        is_first=~prefix_repeats(run, finite & np.isin(np.arange(run.n_tokens), place))[place],
-        not_compared={reason: n for reason, n in reasons.items() if n},
-    )
+    columns = {
+        "sequence": np.repeat(np.arange(len(chosen)), (stops - starts)[chosen]),
+        "sample": run.samples["id"].values[sample[place]],
+        "place": place,
+        "role": np.array(ROLES, object)[run.tokens["role"].values[place]],
+        "base": base[place],
+        "x": (base - adapted)[place],
+        "is_first": ~prefix_repeats(run, finite & np.isin(np.arange(run.n_tokens), place))[place],
+    }
+    sequences = tuple(ids[starts[i] : stops[i]].astype(np.int64) for i in chosen)
+    return References(sequences, pd.DataFrame(columns), {reason: n for reason, n in reasons.items() if n})

@@ -19,19 +19,17 @@ MOST_SAMPLES = 32
 
 
 class ServedTexts(NamedTuple):
-    """Comparison of a run's token ids with a server's of the same texts, or of the same chats."""
+    """Clauses on whether a server has the run's token ids of texts (its tokenizer) and chats (its template)."""
 
-    kind: str
-    """`text`, which shows the tokenizer, or `chat`, which also shows the template."""
-    n_compared: int
-    """Number of compared samples; 0 means that this kind wasn't compared."""
-    n_equal: int
-    """Number of samples with equal ids."""
-    note: str
-    """Clause on the first token that differs, or the reason why nothing was compared; may be empty."""
+    equal: list[str]
+    """Kinds whose samples all have the same ids."""
+    differing: list[str]
+    """Kinds with other ids: how many samples, and the first token that differs."""
+    not_compared: list[str]
+    """Kinds without samples or answers, and why."""
 
 
-def served_texts(url: str, run: Run, references: References, *, model: str | None = None) -> list[ServedTexts]:
+def served_texts(url: str, run: Run, references: References, *, model: str | None = None) -> ServedTexts:
     """Compare a run's token ids with a server's of the same texts and chats, by vLLM's `/tokenize`.
 
     Notes
@@ -45,36 +43,43 @@ def served_texts(url: str, run: Run, references: References, *, model: str | Non
     server = Server(url)
     name = model or only_model(server)
     texts = run.tokens["text"].values if "text" in run.tokens else np.full(run.n_tokens, "\ufffd")
-    origins = run.samples["prompt"].values[run.tokens["sample"].values]
-    chosen = np.unique(np.linspace(0, len(references.sequences) - 1, MOST_SAMPLES, dtype=int)).tolist()
+    n_sequences = len(references.sequences)
+    chosen = np.linspace(0, n_sequences - 1, min(n_sequences, MOST_SAMPLES), dtype=int).tolist()
 
-    def compare(kind: str, number: int) -> tuple[bool, str] | None:
-        tokens = np.flatnonzero(references.sequence == number)
-        places, ids = references.place[tokens], references.sequences[number]
-        words, origin = [str(text) for text in texts[places]], origins[places[0]]
+    def compare(kind: str, number: int) -> str | None:
+        """Return a clause on a sample's first token that differs, empty without one; None if it can't be compared."""
+        tokens, ids = references.tokens[references.tokens["sequence"] == number], references.sequences[number]
+        words = [str(text) for text in texts[tokens["place"]]]
+        origin = run.samples["prompt"].values[run.tokens["sample"].values[tokens["place"].iloc[0]]]
         n = max((i for i, word in enumerate(words) if word[:1].isspace()), default=0)
         if not n or origin == "tokens" or (kind == "chat" and origin != "chat") or "\ufffd" in "".join(words):
             return None
-        forms = _chat_forms(words, references.role[tokens]) if kind == "chat" else _text_forms(words)
+        forms = _chat_forms(words, tokens["role"].to_numpy()) if kind == "chat" else _text_forms(words)
         n_same, other = -1, None
         for form in forms:
             made = item(server.ask("/tokenize", {"model": name, **form}, n_tokens=len(ids)), "tokens")
             pairs = enumerate(itertools.zip_longest(ids[:n].tolist(), made if isinstance(made, list) else ()))
             same = next((i for i, (own, served) in pairs if own != served), n)
             n_same, other = (same, item(made, same)) if same > n_same else (n_same, other)
-        where = f"token {n_same} of {references.samples[number]!r}, {words[n_same]!r},"
-        return n_same >= n, f"{where} is {ids[n_same]} in the run and {other} on the server"
+        where = f"token {n_same} of {tokens['sample'].iloc[0]!r}, {words[n_same]!r},"
+        return "" if n_same >= n else f"{where} is {ids[n_same]} in the run and {other} on the server"
 
-    comparisons = []
+    result = ServedTexts([], [], [])
     for kind in ("text", "chat"):
-        with ThreadPool(PARALLEL[0]) as pool:
-            try:
-                results = [result for result in pool.imap(partial(compare, kind), chosen) if result is not None]
-                note = next((clause for is_equal, clause in results if not is_equal), "")
-            except ServerError as error:
-                results, note = [], str(error)
-        comparisons.append(ServedTexts(kind, len(results), sum(is_equal for is_equal, _ in results), note))
-    return comparisons
+        try:
+            with ThreadPool(PARALLEL[0]) as pool:
+                clauses = [clause for clause in pool.imap(partial(compare, kind), chosen) if clause is not None]
+        except ServerError as error:
+            result.not_compared.append(f"samples as {kind}: {error}")
+            continue
+        if others := [clause for clause in clauses if clause]:
+            n = f"{len(others)} of {len(clauses)}"
+            result.differing.append(f"as {kind}, {n} samples have other tokens: {others[0]}")
+        elif clauses:
+            result.equal.append(f"as {kind}, all {len(clauses)} samples have the run's tokens")
+        else:
+            result.not_compared.append(f"samples as {kind}: there is nothing to compare")
+    return result
 
 
 def _text_forms(words: Sequence[str]) -> Iterator[dict[str, Any]]:

@@ -19,17 +19,19 @@ from ..screen import aside, print_frame, progress_bar, quiet_libraries, say, wri
 if TYPE_CHECKING:
     import xarray as xr
 
+    from lorascope.analyze.against.references import References
     from lorascope.capture.reforward import Reforwarded
     from lorascope.stores import Run, Verdict
 
 CHECKED = {"digests": "checksums", "decode": "checksums, decoding", "statistics": "checksums, decoding, statistics"}
 """Level -> the checks that it makes."""
-COMPARED = {
-    **{name: name for name in ("tokens", "slope", "slope_se", "change", "off", "spread")},
-    "n_tokens": "number",
-    "n_samples": "samples",
-}
-"""Column of the table of `--against` -> its head."""
+COMPARED = ["tokens", "slope", "slope_se", "change", "off", "spread", "n_tokens", "n_samples"]
+"""Columns of the table of `--against`."""
+COLUMNS = (
+    "slope is 1 for the adapter and 0 for the base; root mean squares of -log p: change is what the adapter changes, "
+    "off how far the target is from it, spread how far the target's two answers differ"
+)
+"""Line below the table of `--against` that explains its columns."""
 EXIT_CODES = {"adapter": 0, "unknown": 3, **dict.fromkeys(("base", "scaled", "partly", "else"), 1)}
 """Verdict of `--against` -> exit code."""
 MOST_SHOWN = 200
@@ -208,32 +210,39 @@ def _compare_with(run: str, target: str, served_model: str | None, options: dict
     """Print whether a merged model or a server is the adapter of a run, and return the exit code."""
     import pandas as pd  # type: ignore[import-untyped]
 
+    from lorascope.analyze import verify_against
+    from lorascope.analyze.against.references import read_references
     from lorascope.stores import open_run
 
     adapter, opened = next(iter(options.pop("adapter", ())), None), open_run(run)
-    opened.adapter(adapter)  # before minutes of loading or asking
-    if target.startswith(("http://", "https://")):
-        if options:
-            raise ValueError(f"`--{next(iter(options)).replace('_', '-')}` is for a merged model; a server has its own")
-        result = _ask_server(opened, target, adapter, served_model)
-    elif served_model:
+    is_server = target.startswith(("http://", "https://"))
+    if is_server and options:
+        raise ValueError(f"`--{next(iter(options)).replace('_', '-')}` is for a merged model; a server has its own")
+    if served_model and not is_server:
         raise ValueError(
             f"`--served-model` is a name on a server, but {target!r} isn't the address of one (http://...)"
         )
+    references = read_references(opened, adapter)
+    if not references.sequences:  # said before minutes of loading or asking
+        result = verify_against(opened, lambda *_: [], adapter=adapter)
+    elif is_server:
+        result = _ask_server(opened, references, target, adapter, served_model)
     else:
         result = _read_merged(opened, target, adapter, options)
-    tables = {name: node.to_dataset().to_dataframe().reset_index() for name, node in result.children.items()}
+    whole = {str(name): value.item() for name, value in result.data_vars.items()}
+    rows = {
+        name: node.to_dataset().to_dataframe().reset_index().to_dict("records")
+        for name, node in result.children.items()
+    }
     if as_json:
-        whole = {str(name): value.item() for name, value in result.data_vars.items()}
-        rows = {name: table.to_dict("records") for name, table in tables.items()}
         write_json({"run": run, "against": target, **result.attrs, "all": whole, **rows})
         return EXIT_CODES[result.attrs["verdict"]]
     say(result.attrs["sentence"])
-    parts = pd.DataFrame([{"tokens": "all", **{str(name): value.item() for name, value in result.data_vars.items()}}])
-    parts = pd.concat([parts, tables["roles"].rename(columns={"role": "tokens"})])[[*COMPARED]]
-    print_frame(
-        parts, f"{target} compared with {run}", names=COMPARED, units=dict.fromkeys(("change", "off", "spread"), "nat")
-    )
+    parts = pd.DataFrame([{"tokens": "all", **whole}, *({"tokens": row["role"], **row} for row in rows["roles"])])
+    heads = {name: name.removeprefix("n_") for name in COMPARED} | {"n_tokens": "number"}
+    units = dict.fromkeys(("change", "off", "spread"), "nat")
+    print_frame(parts[COMPARED], f"{target} compared with {run}", names=heads, units=units)
+    say(COLUMNS)
     for line in [*result.attrs.get("texts", ()), *(f"not compared: {note}" for note in result.attrs["not_compared"])]:
         say(line)
     return EXIT_CODES[result.attrs["verdict"]]
@@ -250,7 +259,7 @@ def _read_merged(run: "Run", target: str, adapter: str | None, options: dict[str
     say(describe_loading(target), to=aside)
     model, tokenizer = load_model(target, **{"device": "auto", **options})
     with progress_bar("read tokens") as update:
-        return verify_against(
+        result = verify_against(
             run,
             partial(model_nll, model, progress=update),
             adapter=adapter,
@@ -258,29 +267,25 @@ def _read_merged(run: "Run", target: str, adapter: str | None, options: dict[str
             layers=partial(layer_sums, model, run, adapter=adapter, progress=partial(update, title="layers")),
             differences=tokenizer_differences(tokenizer, run),
         )
+    if "chat" in run.samples["prompt"].values:
+        result.attrs["not_compared"] = [*result.attrs["not_compared"], "the chat template, which a run doesn't keep"]
+    return result
 
 
-def _ask_server(run: "Run", url: str, adapter: str | None, name: str | None) -> "xr.DataTree":
+def _ask_server(run: "Run", references: "References", url: str, adapter: str | None, name: str | None) -> "xr.DataTree":
     """Return the verdict on a server's model, with attribute `texts`, lines on its tokens of texts and of chats."""
     from lorascope.analyze import verify_against
-    from lorascope.analyze.against.references import read_references
     from lorascope.analyze.against.served_texts import served_texts
     from lorascope.analyze.against.server import server_nll
 
     with progress_bar("ask the server") as update:
-        texts = served_texts(url, run, read_references(run, adapter), model=name)
-        differing = [
-            f"as {kind}, {n - n_equal} of {n} samples have other tokens: {note}"
-            for kind, n, n_equal, note in texts
-            if n_equal < n
-        ]
+        texts = served_texts(url, run, references, model=name)
         nll = partial(server_nll, url, model=name, progress=update)
-        result = verify_against(run, nll, adapter=adapter, differences=differing)
-    equal = [f"as {kind}, all {n} samples have the run's tokens" for kind, n, n_equal, _ in texts if n == n_equal > 0]
-    missing = [f"samples as {kind}: {note or 'there is nothing to compare'}" for kind, n, _, note in texts if not n]
+        result = verify_against(run, nll, adapter=adapter, differences=texts.differing)
     if "lm_head" in run.component_paths and result.attrs["verdict"] != "adapter":
         reason = "vLLM leaves what the adapter adds in lm_head out of a prompt's probabilities (its issue 51594)"
         sentence = f"Can't tell: {reason}. Without that: {result.attrs['sentence']}"
         result.attrs |= {"verdict": "unknown", "sentence": sentence}
-    result.attrs |= {"texts": [*differing, *equal], "not_compared": [*result.attrs["not_compared"], *missing]}
+    not_compared = [*result.attrs["not_compared"], *texts.not_compared]
+    result.attrs |= {"texts": [*texts.differing, *texts.equal], "not_compared": not_compared}
     return result
