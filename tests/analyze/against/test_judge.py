@@ -76,7 +76,7 @@ def test_numbers_have_their_closed_form() -> None:
         [change, change / 2, change / 2]
     )
     assert (int(numbers["n_tokens"]), int(numbers["n_samples"])) == (used.sum(), 30)
-    assert float(numbers["explained"]) == pytest.approx(1)
+    assert float(numbers["along"]) == pytest.approx(1)
     assert numbers["off"].attrs == {"long_name": "root mean square of y - x", "units": "nat"}
     roles = result["roles"].to_dataset()
     assert [*roles["role"].values] == ["user", "assistant"]

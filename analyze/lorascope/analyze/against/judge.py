@@ -36,8 +36,9 @@ MOST_LAYER_ERROR = 0.12
 MOST_OFF, MOST_ROUNDED, MOST_OFF_EXACT, FLOAT32_NLL = 0.1, 0.5, 1e-3, 1e-4
 """Largest `off` of an adapter, relative to `change`: in 16 and 8 bits (demo and tiny: 0.03 and 0.08 in bfloat16), in 4
 bits (0.36), and in float32 (3e-6; one of 30 layers missing: 0.02), or in nats there."""
-LEAST_EXPLAINED = 0.5
-"""Smallest `explained` of another scale."""
+LEAST_ALONG, MOST_BENT = 0.85, 1.75
+"""Smallest `along` of another scale (from half to twice the scale 0.90 to 1.00; of other adapters to 0.83), and its
+largest `off` by |1 - slope| (0.3 to 1.5; where layers are missing 0.5 to 3.9)."""
 MOST_ALIKE = 0.9
 """Smallest share of roles or samples that are either the adapter's or the base's, where a target is so in parts."""
 OPENINGS = {
@@ -58,7 +59,7 @@ MEANINGS = {
     "off": ("root mean square of y - x", "nat"),
     "moved": ("root mean square of y", "nat"),
     "spread": ("root mean square of the difference of the target's two answers", "nat"),
-    "explained": ("share of y or y - x, whichever is less, that slope explains, of sums of absolute values", "1"),
+    "along": ("share of the tokens where x and y have one sign, weighted by |x| up to 0.1 nat", "1"),
     "rest": ("root mean square of y - slope x, relative to that of x", "1"),
     "n_tokens": ("number of compared tokens", "1"),
     "n_samples": ("number of samples with compared tokens", "1"),
@@ -98,9 +99,9 @@ def verify_against(
         Attributes: `verdict`, which is `adapter`, `base`, `scaled`, `partly`, `else` (something else) or `unknown`
         (can't tell), its `sentence`, `not_compared`, a list of clauses, and provenance. At the root numbers of all
         tokens, with units: `slope` (least absolute deviations), `slope_se`, `low`, `high`, `change`, `off`, `moved`,
-        `spread`, `explained`, `n_tokens`, `n_samples`; in the nodes `roles` and `samples` the same by role and sample. If
-        layers were compared, `layers` has `slope`, `slope_se`, `rest` and `state` (adapter, base, changed, unknown) by
-        component. Tokens whose prefix an earlier sample has count once.
+        `spread`, `along`, `n_tokens`, `n_samples`; in the nodes `roles` and `samples` the same by role and sample.
+        If layers were compared, `layers` has `slope`, `slope_se`, `rest` and `state` (adapter, base, changed, unknown)
+        by component. Tokens whose prefix an earlier sample has count once.
 
     Raises
     ------
@@ -162,8 +163,9 @@ def judge(
     nodes = {name: frame.to_xarray() for name, frame in frames.items()}
     tree = xr.DataTree.from_dict({"/": xr.Dataset(whole, attrs=attributes), **nodes})
     for node in tree.subtree:
-        for name in node.data_vars.keys() & MEANINGS.keys():
-            node[name].attrs |= dict(zip(("long_name", "units"), MEANINGS[name], strict=True))
+        for name, variable in node.data_vars.items():
+            if meaning := MEANINGS.get(str(name)):
+                variable.attrs |= dict(zip(("long_name", "units"), meaning, strict=True))
     return tree
 
 
@@ -217,10 +219,9 @@ def _compare(tokens: pd.DataFrame) -> dict[str, float]:
     numbers = {"slope": value, "slope_se": error, "low": value - half, "high": value + half}
     sizes = {"change": x, "off": y - x, "moved": y, "spread": spread}
     numbers |= {name: float(np.sqrt((v**2).mean())) if len(v) else np.nan for name, v in sizes.items()}
-    weight = np.minimum(1, LINEAR / np.maximum(np.abs(x), LINEAR))
-    rest, *ends = (float(weight @ np.abs(y - slope * x)) for slope in (value, 0, 1))
-    numbers["explained"] = 1 - rest / min(ends) if min(ends) else np.nan
-    return numbers | {"n_tokens": len(tokens), "n_samples": len(samples)}
+    weight = np.minimum(np.abs(x), LINEAR)
+    along = float(weight @ (x * y > 0) / weight.sum()) if x.any() else np.nan
+    return numbers | {"along": along, "n_tokens": len(tokens), "n_samples": len(samples)}
 
 
 def _by(tokens: pd.DataFrame, name: str) -> pd.DataFrame:
@@ -267,9 +268,10 @@ def _decide_by_tokens(
 ) -> tuple[str, str]:
     """Return a verdict and its reason from -log p alone."""
     value, low, high, change, off, spread = (whole[n] for n in ("slope", "low", "high", "change", "off", "spread"))
+    low_high = f"({format_number(low)} to {format_number(high)})"
     moves = (
-        f"predictions move by {format_number(value)} ({format_number(low)} to {format_number(high)}) of what the adapter "
-        f"moves them, off by {format_percent(off / change)}, where repetition explains {format_percent(spread / change)}"
+        f"predictions move by {format_number(value)} {low_high} of what the adapter moves them, off by "
+        f"{format_percent(off / change)}, where repetition explains {format_percent(spread / change)}"
     )
     for name in ("roles", "samples"):
         part = frames[name]
@@ -288,15 +290,13 @@ def _decide_by_tokens(
     if is_adapter and off <= limit:
         return "adapter", moves if exact else f"{moves}; the rest is rounding, or a small part that is missing"
     if is_base and whole["moved"] <= rounded:
-        return (
-            "else",
-            f"{moves}: {'' if exact else 'the base rounded to few bits, or '}an adapter that does little here",
-        )
-    if value > NEAR and whole["explained"] >= LEAST_EXPLAINED:
+        few_bits = "" if exact else "the base rounded to few bits, or "
+        return "else", f"{moves}: {few_bits}an adapter that does little here"
+    if value > NEAR and whole["along"] >= LEAST_ALONG and off <= MOST_BENT * abs(1 - value) * change:
         missing = "; or some of its layers are missing, which by predictions alone looks alike"
         return "scaled", f"{moves}{missing if value < 1 else ''}"
     if exact:
-        is_part = off <= rounded
+        is_part = value > NEAR and whole["along"] >= LEAST_ALONG and off <= rounded
         return ("partly", f"{moves}: a part of it is missing, or something is added") if is_part else ("else", moves)
     if is_adapter or off <= rounded:
         return "unknown", f"{moves}: by rounding to few bits, a part that is missing, or another adapter or base"
