@@ -89,6 +89,12 @@ def test_parts_are_counted_in_the_sentence() -> None:
     assert "20 of 30 samples have it, 10 are the base's" in verdict(np.where(SAMPLE % 3 == 0, 0, 1)).attrs["sentence"]
 
 
+def test_missing_layers_are_mentioned_where_they_explain_the_slope() -> None:
+    sentences = [verdict(share).attrs["sentence"] for share in (0.5, 2.0)]
+    assert ["some of its layers are missing" in sentence for sentence in sentences] == [True, False]
+    assert all(sentence.startswith("It is the adapter at another scale") for sentence in sentences)
+
+
 def test_interval_holds_the_slope_as_often_as_it_says() -> None:
     """Of 200 targets with noise, the 95 % interval holds the slope in 95 %; 180 to 198 are within three errors."""
     rng, held = np.random.default_rng(0), 0

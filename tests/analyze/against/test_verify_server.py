@@ -3,6 +3,7 @@
 import copy
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from lorascope.cli.main import main
 from lorascope.stores import Run
 
+from ...tiny import llama, save_model
 from .conftest import Answer, Handler, tokenizing
 
 pytestmark = pytest.mark.torch
@@ -84,6 +86,17 @@ def test_of_an_adapter_on_lm_head_vllm_shows_only_the_rest(ask: Callable[..., An
     assert "adds in lm_head out of a prompt's probabilities (its issue 51594)" in answer["sentence"]
     code, answer, _ = ask("adapted_nll", "--json", module="lm_head")
     assert (code, answer["verdict"]) == (0, "adapter")
+
+
+def test_the_template_of_a_folder_is_not_compared(
+    captured: Callable[..., tuple[Run, Any]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, tokenizer = captured("llama3")
+    folder = save_model(tmp_path / "base", llama(len(tokenizer)), tokenizer)
+    assert main(["verify", str(run.path), "--against", str(folder), "--json"]) == 1
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["verdict"] == "base"
+    assert answer["not_compared"][-1] == "the chat template, which a run doesn't keep"
 
 
 def test_mistakes_are_named_in_one_line(
