@@ -30,27 +30,20 @@ def print_merged(
     if as_json:
         write_json({"attributes": result.attrs, "rows": frame, "others": others})
         return EXIT_CODES[result.attrs["verdict"]]
-    table = frame.groupby("kind", sort=False).agg(
-        n=("verdict", "size"),
-        sound=("verdict", lambda verdicts: int((verdicts == "adapter").sum())),
-        **{name: (name, "median") for name in ("arrived", "residual", "replayed_arrived", "replayed_residual")},
-        unequal=("n_unequal", "sum"),
-    )
-    if merged is None:
-        table = table.drop(columns=["replayed_arrived", "replayed_residual", "unequal"])
-    names = {"replayed_arrived": "PEFT's", "replayed_residual": "PEFT's "}
-    print_frame(
-        table.reset_index(),
-        "Share of the change that arrived, and all else in units of its size (medians)",
-        names=names,
-    )
-    wrong = frame if full else frame[frame["verdict"] != "adapter"].head(MOST_SHOWN)
-    if len(wrong):
-        columns = ["component", "verdict", "arrived", "residual", "explanation"]
-        print_frame(wrong[columns], "Layers" if full else "Layers that aren't the adapter's", full=full)
-    if len(others):
-        print_frame(
-            others if full else others.head(MOST_SHOWN), "Tensors outside of the adapter that aren't the base's"
-        )
+    columns = {name: (name, "median") for name in ("arrived", "residual")}
+    columns |= {"unequal": ("n_unequal", "sum")} if merged is not None else {}
+    sound = ("verdict", lambda verdicts: int((verdicts == "adapter").sum()))
+    table = frame.groupby("kind", sort=False).agg(n=("verdict", "size"), sound=sound, **columns).reset_index()
+    print_frame(table, "Share of the change that arrived, and all else in units of its size (medians)")
+    wrong = frame if full else frame[frame["verdict"] != "adapter"]
+    tables = {
+        "Layers" if full else "Layers that aren't the adapter's": wrong[
+            ["component", "verdict", "arrived", "residual", "explanation"]
+        ],
+        "Tensors outside of the adapter that aren't the base's": others,
+    }
+    for title, rows in tables.items():
+        if len(rows):
+            print_frame(rows if full else rows.head(MOST_SHOWN), title, full=full)
     say(str(result.attrs["sentence"]))
     return EXIT_CODES[result.attrs["verdict"]]
