@@ -12,7 +12,7 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from peft.tuners.lora import LoraLayer
 from safetensors.torch import load_file, save_file
-from transformers import GPT2Config, GPT2LMHeadModel
+from transformers import GPT2Config, GPT2LMHeadModel, MixtralConfig, MixtralForCausalLM
 
 from lorascope.capture import check_merge, compare_merged
 from lorascope.capture.errors import AdapterError
@@ -41,12 +41,22 @@ def coarse() -> Any:
     return model
 
 
+def experts() -> Any:
+    """A Mixtral, whose experts are apart in files and together in the model."""
+    settings = {"num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "num_local_experts": 4}
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        config = MixtralConfig(vocab_size=96, hidden_size=32, intermediate_size=48, **settings)
+        return MixtralForCausalLM(config).eval()
+
+
 MODELS: dict[str, Callable[[], Any]] = {
     "llama": lambda: llama(96, head_dim=8),
     "tied": lambda: llama(96, tie_word_embeddings=True),
     "biased": lambda: llama(96, attention_bias=True),
     "gpt2": gpt2,
     "coarse": coarse,
+    "experts": experts,
 }
 
 
@@ -114,6 +124,7 @@ SOUND: dict[str, dict[str, Any]] = {
     "saved-modules": {"modules_to_save": ["lm_head", "norm"]},
     "biases": {"kind": "biased", "target_modules": ["q_proj", "v_proj"], "lora_bias": True},
     "trained-biases": {"kind": "biased", "target_modules": ["q_proj"], "bias": "lora_only"},
+    "experts": {"kind": "experts", "target_modules": ["q_proj", "v_proj"]},
     "negative-alpha": {"alpha_pattern": {"q_proj": -3}},
 }
 
@@ -320,6 +331,21 @@ def single_number(case: Case) -> None:
     case.change(lambda tensors: tensors[f"{FIRST}.weight"][3, 5].add_(0.001))
 
 
+def expert_changed(case: Case) -> None:
+    case.save(case.attached().merge_and_unload())
+    case.change(lambda tensors: tensors["model.layers.0.block_sparse_moe.experts.1.w1.weight"].mul_(1.5))
+
+
+def expert_missing(case: Case) -> None:
+    case.save(case.attached().merge_and_unload())
+    case.change(lambda tensors: tensors.pop("model.layers.0.block_sparse_moe.experts.1.w1.weight"))
+
+
+def overflow(case: Case) -> None:
+    """Merged in float16, whose largest number is 65504."""
+    case.save(case.attached(dtype=torch.float16).merge_and_unload())
+
+
 def bfloat16(case: Case) -> None:
     case.save(case.attached(dtype=torch.bfloat16).merge_and_unload())
 
@@ -369,10 +395,14 @@ SPOILT: list[tuple[Callable[[Case], None], dict[str, Any], tuple[int, str, float
     (single_number, {}, (1, "else", None, "")),
     (bfloat16, TINY, (12, "rounded", None, "")),
     (eight_bits, {"size": 0.005}, (12, "else", None, "")),
+    (expert_changed, SOUND["experts"], (0, "", None, "")),
+    (expert_missing, SOUND["experts"], (0, "", None, "")),
+    (overflow, {"size": 3e5, "target_modules": ["q_proj"], "layers_to_transform": [0]}, (1, "else", None, "infinite")),
     (not_merged, {**GPT2, "use_dora": True}, (8, "base", 0.0, "")),
 ]
 OTHERS = {
     other_base: 9, tied_head: 1, head_replaced: 1, norm_changed: 1, saved_unmerged: 36, resized: 2, eight_bits: 2,
+    expert_changed: 1, expert_missing: 1,
 }  # fmt: skip
 
 
@@ -475,6 +505,60 @@ def test_what_cannot_be_compared_is_never_fine(tmp_path: Path) -> None:
         "trained tokens aren't replayed",
     )
     assert result.attrs["sentence"] == "unknown, by layer: 12 adapter, 1 not compared"
+
+
+def empty_shard(folder: Path) -> None:
+    sorted(folder.glob("*.safetensors"))[1].write_bytes(b"")
+
+
+def lost_shard(folder: Path) -> None:
+    sorted(folder.glob("*.safetensors"))[1].unlink()
+
+
+def broken_index(folder: Path) -> None:
+    (folder / "model.safetensors.index.json").write_text("{}")
+
+
+def pickled(folder: Path) -> None:
+    for file in folder.glob("*.safetensors"):
+        file.rename(file.with_suffix(".bin"))
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (empty_shard, r"00002-of-\d+.safetensors' can't be loaded: .* is damaged"),
+        (lost_shard, r"00002-of-\d+.safetensors' can't be loaded: .*No such file"),
+        (broken_index, r"merged' can't be loaded: 'weight_map' \(KeyError\)"),
+        (pickled, "give a folder with 'config.json' and safetensors"),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_damaged_folders(tmp_path: Path, damage: Callable[[Path], None], message: str) -> None:
+    case = Case(tmp_path)
+    shards(case)
+    damage(case.merged)
+    with pytest.raises(ValueError, match=message) as raised:
+        case.compared()
+    assert "\n" not in str(raised.value)
+
+
+def test_weights_behind_links_and_out_of_an_index(tmp_path: Path) -> None:
+    """Transformers reads links, as the hub's cache has, and only files that an index names."""
+    case = Case(tmp_path)
+    shards(case)
+    linked, index = tmp_path / "linked", case.merged / "model.safetensors.index.json"
+    linked.mkdir()
+    for file in case.merged.iterdir():
+        (linked / file.name).symlink_to(file)
+    assert compare_merged(case.adapter, str(case.base), linked).attrs["verdict"] == "adapter"
+    places = json.loads(index.read_text())["weight_map"]
+    first = places[f"{FIRST}.weight"]
+    kept = {key: file for key, file in places.items() if file != first}
+    index.write_text(json.dumps({"weight_map": kept}))
+    result = case.compared()
+    assert result.attrs["verdict"] == "not the adapter"
+    assert FIRST in result["component"].values[result["verdict"].values == "missing"].tolist()
 
 
 def test_mistakes(tmp_path: Path) -> None:
