@@ -1,6 +1,7 @@
 """Merged models, sound and spoilt, compared with the run of their adapter: real PEFT merges, saved and loaded again."""
 
 import copy
+import json
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -17,7 +18,7 @@ from lorascope.capture.against import LAYER_TOKENS, is_exact, tokenizer_differen
 from lorascope.capture.training.trainer import lora_targets
 from lorascope.stores import Run
 
-from ..tiny import byte_tokenizer, llama, save_model
+from ..tiny import byte_tokenizer, llama, save_gguf, save_model
 
 
 class Trained(NamedTuple):
@@ -257,3 +258,69 @@ def test_layers_of_another_width_are_counted(trained: Trained) -> None:
     assert sums.not_compared == {"the target has no layer of their name and width": 7 + 3 * 2}
     assert len(sums.sums) == 15
     assert LAYER_TOKENS >= 40
+
+
+def merge_gguf(base: Path, adapter: Path, target: Path, kind: Any, *, without: str = "nothing") -> Path:
+    """Write a GGUF file with W + s B A of each adapted layer in place of W, as llama.cpp's converter orders rows."""
+    import gguf
+    from safetensors.numpy import load_file
+
+    reader, factors = gguf.GGUFReader(base), load_file(adapter / "adapter_model.safetensors")
+    settings = json.loads((adapter / "adapter_config.json").read_text())
+    deltas = {}
+    for name, a in factors.items():
+        if "lora_A" in name and without not in name:
+            delta = settings["lora_alpha"] / settings["r"] * factors[name.replace("lora_A", "lora_B")] @ a
+            if "q_proj" in name:  # 4 heads, halves of whose rows alternate in the file
+                delta = delta.reshape(4, 2, -1, delta.shape[1]).swapaxes(1, 2).reshape(delta.shape)
+            deltas[f"blk.0.{'attn_q' if 'q_proj' in name else 'ffn_down'}.weight"] = delta
+    writer = gguf.GGUFWriter(target, "llama")
+    for name, field in reader.fields.items():
+        if not name.startswith("GGUF.") and name != "general.architecture":
+            writer.add_key_value(name, field.contents(), field.types[0], field.types[-1])
+    for tensor in reader.tensors:
+        content, own = np.array(tensor.data), tensor.tensor_type
+        if tensor.name in deltas:
+            merged = gguf.quants.dequantize(content, own) + deltas[tensor.name]
+            content, own = gguf.quants.quantize(merged.astype(np.float32), kind), kind
+        writer.add_tensor(tensor.name, content, raw_dtype=own)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return target
+
+
+@pytest.mark.slow
+def test_merged_gguf_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An adapter of a GGUF base, merged in three types, and without one of its two layers."""
+    gguf = pytest.importorskip("gguf")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    base = save_gguf(tmp_path / "base.gguf")
+    model, tokenizer = load_model(str(base))
+    config = LoraConfig(task_type="CAUSAL_LM", r=4, lora_alpha=8, target_modules=["q_proj", "down_proj"])
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        adapted = get_peft_model(model, config)
+        for name, parameter in adapted.named_parameters():
+            if "lora_B" in name:
+                torch.nn.init.normal_(parameter.data, std=0.1)
+    adapted.save_pretrained(tmp_path / "adapter", save_embedding_layers=False)
+    rng = np.random.default_rng(0)
+    data = [{"text": "".join(rng.choice(["a", "b"], 60))} for _ in range(24)]
+    options = {"tokenizer": tokenizer, "progress": False, "score": False, "window_tokens": 64}
+    run = capture(adapted, data, tmp_path / "run.zarr", **options)
+    kinds = gguf.GGMLQuantizationType
+    for kind, without, expected in (
+        (kinds.F32, "nothing", "adapter"),
+        (kinds.F16, "nothing", "adapter"),
+        (kinds.Q8_0, "nothing", "adapter"),
+        (kinds.F16, "down_proj", "partly"),
+    ):
+        target = merge_gguf(base, tmp_path / "adapter", tmp_path / f"{kind.name}-{without}.gguf", kind, without=without)
+        merged = load_model(str(target))[0]
+        layers = partial(layer_sums, merged, run)
+        result = verify_against(run, partial(model_nll, merged), layers=layers)
+        assert result.attrs["verdict"] == expected, result.attrs["sentence"]
+        states = result["layers/state"].to_series()
+        assert {path for path, state in states.items() if state == "base"} == {p for p in states.index if without in p}
