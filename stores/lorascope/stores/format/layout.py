@@ -203,8 +203,6 @@ def _token_array(
     *axis: tuple[str, int],
     dtype: str = "float32",
     fill: int | float = np.nan,
-    shards: tuple[int, ...] | None = None,
-    inner: int | None = None,
     optional: bool = False,
     **attributes: object,
 ) -> ArraySpec:
@@ -212,19 +210,10 @@ def _token_array(
 
     `axis` is the name and length of its second axis, if it has one.
     """
-    widths = tuple(width for _, width in axis)
-    return ArraySpec(
-        path=path,
-        shape=(spec.n_tokens, *widths),
-        chunks=(ROW_TOKENS, *(widths if inner is None else (inner,))),
-        shards=shards,
-        dtype=dtype,
-        fill=fill,
-        dims=("token", *(name for name, _ in axis)),
-        attributes={"long_name": meaning, **attributes},
-        by_row=True,
-        optional=optional,
-    )
+    folder, _, name = path.rpartition("/")
+    known: Any = {"name": name, "dtype": dtype, "fill": fill, "axis": axis, "optional": optional}
+    column = Column(**known, attributes={"long_name": meaning, **attributes}, by_row=True)
+    return _column_array(folder, column, spec.n_tokens, "token")
 
 
 def _component_array(spec: RunSpec, path: str, meaning: str, **attributes: object) -> ArraySpec:
@@ -310,15 +299,10 @@ def _importance_arrays(root: str, n_passes: int, n_directions: int) -> Iterator[
 def _delta_arrays(spec: RunSpec, adapter: Adapter, root: str) -> Iterator[ArraySpec]:
     """Yield the specifications of an adapter's `factor`, `lora_B` and `lora_bias`, or of `delta` stored itself."""
     if adapter.n_factor_columns:
-        columns = min(FACTOR_CHUNK_COLUMNS, adapter.n_factor_columns)
-        yield _token_array(
-            spec,
-            f"{root}/factor",
-            "z = A x of every component side by side; delta = scaling * z @ lora_B.T",
-            ("factor_column", adapter.n_factor_columns),
-            inner=columns,
-            shards=(ROW_TOKENS, -(-adapter.n_factor_columns // columns) * columns),
-        )
+        n, columns = adapter.n_factor_columns, min(FACTOR_CHUNK_COLUMNS, adapter.n_factor_columns)
+        meaning = "z = A x of every component side by side; delta = scaling * z @ lora_B.T"
+        factor = _token_array(spec, f"{root}/factor", meaning, ("factor_column", n))
+        yield replace(factor, chunks=(ROW_TOKENS, columns), shards=(ROW_TOKENS, -(-n // columns) * columns))
     biased = adapter.biased or (False,) * len(spec.components)
     for component, rank, start, has_bias in zip(
         spec.components, adapter.rank, adapter.factor_start, biased, strict=True

@@ -10,10 +10,10 @@ from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
-import zarr
-from zarr.abc.buffer import Buffer
+from zarr.codecs import BytesCodec, ShardingCodec, VLenUTF8Codec
+from zarr.core.group import ConsolidatedMetadata, GroupMetadata
 from zarr.core.metadata import ArrayV3Metadata
-from zarr.storage import MemoryStore
+from zarr.dtype import parse_dtype
 
 from ..errors import StoreError
 from ..format.codec import ChunkEncoder, compressors
@@ -83,36 +83,32 @@ def create_run(
     _require_matching_values(specs, values)
     specs = [_with_text_chunks(e, values[e.path]) if e.dtype == "string" and e.path in values else e for e in specs]
     place.delete(list(place.temporary_files()))
-    documents = _node_documents(spec, specs)
-    _require_root_size(documents)
-    root = documents.pop("zarr.json")
-    document = json.loads(root)
-    document["attributes"][WRITER_ATTRIBUTE] = this_process()._asdict()
-    mine = json.dumps(document).encode()
+    arrays = {entry.path: _array_metadata(entry, spec.codec) for entry in specs}
+    documents = _node_documents(spec, arrays)
+    contents = {f"{path}/zarr.json": json.dumps(node, indent=2).encode() for path, node in documents.items()}
+    _require_root_size(contents)
+    del contents["/zarr.json"]  # the root, which is written apart
+    attributes = {**documents[""]["attributes"], WRITER_ATTRIBUTE: this_process()._asdict()}
+    mine = json.dumps({**documents[""], "attributes": attributes}).encode()
     _require_unused(place)  # another process may have written meanwhile
     # First, so that if this is interrupted, the place is known to be a run that is being set up.
     place.write("zarr.json", mine)
     place.flush("")
-    arrays = {
-        entry.path: ArrayV3Metadata.from_dict(json.loads(documents[f"{entry.path}/zarr.json"])) for entry in specs
-    }
     once = [entry for entry in specs if not entry.by_row and entry.path in values]
     encoder = ChunkEncoder({entry.path: arrays[entry.path] for entry in once}, decode_back=decode_back)
     with ThreadPoolExecutor(N_THREADS) as threads:
-        collect_results([threads.submit(place.write, key, content) for key, content in documents.items()])
+        collect_results([threads.submit(place.write, key, content) for key, content in contents.items()])
         written = collect_results(
             [threads.submit(_write_static_array, place, encoder, e, values[e.path]) for e in once]
         )
-        collect_results([threads.submit(place.flush, key.rpartition("/")[0]) for key in documents])
+        collect_results([threads.submit(place.flush, path) for path in documents if path])
     # Last: a run without this digest was interrupted while it was set up.
     digests = {
         "static_digest": combine_digests(part for parts in written for part in parts).hex(),
-        "metadata_digest": combine_digests(
-            (k, hashlib.sha256(content).digest()) for k, content in documents.items()
-        ).hex(),
+        "metadata_digest": combine_digests((k, hashlib.sha256(node).digest()) for k, node in contents.items()).hex(),
     }
     _require_unchanged_root(place, mine)
-    write_document(place, _consolidated_root({"zarr.json": root, **documents}, digests))
+    write_document(place, _consolidated_root(documents, digests))
     rows = np.array(spec.state_rows) if spec.states == "sample" else np.full(spec.n_rows, spec.states == "all")
     return RunWriter(
         place,
@@ -156,12 +152,12 @@ def _require_unused(place: Place) -> None:
         raise StoreError(f"`{place.name}` holds another run; name a new folder, or delete this one first")
 
 
-def _require_root_size(documents: Mapping[str, bytes]) -> None:
-    """Raise StoreError if the root `zarr.json` with all these documents would exceed what readers accept."""
-    n_bytes = sum(100 + len(key) + len(re.sub(rb"\n *", b" ", content)) for key, content in documents.items())
-    if n_bytes > MAX_BYTES - RESERVED_ROOT_BYTES or len(documents) > MAX_NODES:
+def _require_root_size(contents: Mapping[str, bytes]) -> None:
+    """Raise StoreError if the root `zarr.json` with all these `zarr.json` would exceed what readers accept."""
+    n_bytes = sum(100 + len(key) + len(re.sub(rb"\n *", b" ", content)) for key, content in contents.items())
+    if n_bytes > MAX_BYTES - RESERVED_ROOT_BYTES or len(contents) > MAX_NODES:
         raise StoreError(
-            f"{len(documents)} arrays and groups take {format_size(n_bytes)} of metadata, where at most {MAX_NODES} in "
+            f"{len(contents)} arrays and groups take {format_size(n_bytes)} of metadata, where at most {MAX_NODES} in "
             f"{format_size(MAX_BYTES - RESERVED_ROOT_BYTES)} can be kept; capture fewer adapters or components"
         )
 
@@ -192,10 +188,30 @@ def _write_static_array(place: Place, encoder: ChunkEncoder, entry: ArraySpec, v
     return parts
 
 
-def _node_documents(spec: RunSpec, specs: list[ArraySpec]) -> dict[str, bytes]:
-    """Return {key: content} of the `zarr.json` of every array and group, as Zarr would write them."""
-    memory: dict[str, Buffer] = {}
-    optional = sorted({entry.path.partition("/")[0] for entry in specs}.difference(GROUPS))
+def _array_metadata(entry: ArraySpec, codec: Codec) -> ArrayV3Metadata:
+    """Return the metadata of an array with this specification and compression, as Zarr would create it.
+
+    Zarr's own function takes a millisecond an array, and a run has thousands.
+    """
+    serializer = VLenUTF8Codec() if entry.dtype == "string" else BytesCodec()
+    codecs: tuple[Any, ...] = (serializer, *compressors(entry.dtype, codec))
+    attributes: dict[str, Any] = {**entry.attributes, "written": "by row" if entry.by_row else "once"}
+    return ArrayV3Metadata(
+        shape=entry.shape,
+        data_type=parse_dtype(entry.dtype, zarr_format=3),
+        chunk_grid={"name": "regular", "configuration": {"chunk_shape": entry.shards or entry.chunks}},
+        # Chunks are files next to the metadata: half the folders, half of the flushes.
+        chunk_key_encoding={"name": "default", "separator": "."},
+        fill_value=entry.fill,
+        codecs=codecs if entry.shards is None else [ShardingCodec(chunk_shape=entry.chunks, codecs=codecs)],
+        attributes=attributes,
+        dimension_names=entry.dims,
+    )
+
+
+def _node_documents(spec: RunSpec, arrays: Mapping[str, ArrayV3Metadata]) -> dict[str, dict[str, Any]]:
+    """Return {path: `zarr.json`} of the root, whose path is empty, and of every group and array, as Zarr writes it."""
+    optional = sorted({path.partition("/")[0] for path in arrays}.difference(GROUPS))
     attributes = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
@@ -208,84 +224,24 @@ def _node_documents(spec: RunSpec, specs: list[ArraySpec]) -> dict[str, bytes]:
         **({"optional_groups": optional} if optional else {}),
         **with_fingerprint(spec.attributes),
     }
-    zarr.create_group(MemoryStore(memory), attributes=attributes)
-    documents = {"zarr.json": memory["zarr.json"].to_bytes()}
-    nested = zarr.create_group(MemoryStore(memory), path="group")
-    groups = {folder.as_posix() for entry in specs for folder in PurePath(entry.path).parents[:-1]}
-    documents |= {f"{path}/zarr.json": memory["group/zarr.json"].to_bytes() for path in groups}
-    forms: dict[Any, dict[str, Any]] = {}
-    for entry in specs:
-        form = (entry.dtype, repr(entry.fill), len(entry.shape), entry.shards is None)
-        if form not in forms:
-            _create_array(nested, entry, spec.codec)
-            forms[form] = json.loads(memory[f"group/{entry.path}/zarr.json"].to_bytes())
-        documents[f"{entry.path}/zarr.json"] = json.dumps(_array_document(forms[form], entry), indent=2).encode()
-    return documents
+    groups = {folder.as_posix() for path in arrays for folder in PurePath(path).parents[:-1]}
+    documents = {"": GroupMetadata(attributes).to_dict(), **dict.fromkeys(groups, GroupMetadata().to_dict())}
+    return documents | {path: array.to_dict() for path, array in arrays.items()}
 
 
-def _create_array(group: zarr.Group, entry: ArraySpec, codec: Codec) -> None:
-    """Create an array with this specification and compression in a Zarr group, by Zarr's own function."""
-    group.create_array(
-        entry.path,
-        shape=entry.shape,
-        chunks=entry.chunks,
-        shards=entry.shards,
-        dtype=entry.dtype,
-        fill_value=entry.fill,
-        dimension_names=entry.dims,
-        compressors=compressors(entry.dtype, codec),
-        # Chunks are files next to the metadata: half the folders, half of the flushes.
-        chunk_key_encoding={"name": "default", "separator": "."},
-        attributes=_array_attributes(entry),
-        # Otherwise an all-NaN chunk has no file, like a lost one.
-        config={"write_empty_chunks": True},
-    )
-
-
-def _array_document(form: Mapping[str, Any], entry: ArraySpec) -> dict[str, Any]:
-    """Return an array's `zarr.json`, from that of an array that differs only in lengths, names and attributes.
-
-    Zarr takes a millisecond to create an array, and a run has thousands.
-    """
-    document = {**form, "shape": entry.shape, "attributes": _array_attributes(entry), "dimension_names": entry.dims}
-    document["chunk_grid"] = _with_chunk_shape(form["chunk_grid"], entry.shards or entry.chunks)
-    if entry.shards is not None:
-        document["codecs"] = [_with_chunk_shape(codec, entry.chunks) for codec in form["codecs"]]
-    return document
-
-
-def _array_attributes(entry: ArraySpec) -> dict[str, Any]:
-    """Return an array's attributes with `written` added: `by row` or `once`."""
-    return dict(entry.attributes, written="by row" if entry.by_row else "once")
-
-
-def _with_chunk_shape(part: Mapping[str, Any], chunks: tuple[int, ...]) -> dict[str, Any]:
-    """Return a chunk grid's or sharding codec's metadata with another chunk shape."""
-    return {**part, "configuration": {**part["configuration"], "chunk_shape": chunks}}
-
-
-def _consolidated_root(documents: Mapping[str, bytes], digests: Mapping[str, str]) -> dict[str, Any]:
+def _consolidated_root(documents: Mapping[str, Mapping[str, Any]], digests: Mapping[str, str]) -> dict[str, Any]:
     """Return the root's metadata with those of every array and group and with digests of what is written once.
 
     So a run can be opened with one read. Nodes keep their own metadata too, since Zarr v3 doesn't specify consolidated
-    metadata yet; see docs/store-format.md.
+    metadata yet; see docs/store-format.md. Only the root lists any nodes.
     """
-    nodes = {key.rpartition("/")[0]: json.loads(content) for key, content in documents.items()}
-    root = nodes.pop("")
-    root["attributes"] |= digests
-    return _consolidated(root, {path: _consolidated(nodes[path], {}) for path in sorted(nodes)})
-
-
-def _consolidated(node: dict[str, Any], within: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a node's metadata in the form of Zarr's consolidated metadata; `within` has the nodes below it.
-
-    Only the root lists any nodes.
-    """
-    if node["node_type"] == "array":
-        return node
-    table = {"kind": "inline", "must_understand": False, "metadata": within}
-    kind = node.pop("node_type")  # comes last, as in Zarr
-    return {**node, "consolidated_metadata": table, "node_type": kind}
+    nothing = ConsolidatedMetadata(metadata={})
+    root = GroupMetadata({**documents[""]["attributes"], **digests}, consolidated_metadata=nothing).to_dict()
+    group = GroupMetadata(consolidated_metadata=nothing).to_dict()
+    paths = sorted(documents.keys() - {""})
+    nodes = {path: group if documents[path]["node_type"] == "group" else documents[path] for path in paths}
+    root["consolidated_metadata"]["metadata"] = nodes
+    return root
 
 
 def _static_values(spec: RunSpec, tables: Tables, weights: Mapping[str, np.ndarray]) -> dict[str, Any]:
