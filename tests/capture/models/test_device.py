@@ -31,7 +31,7 @@ def test_auto_is_the_ranks_own_gpu_or_the_cpu(monkeypatch: pytest.MonkeyPatch) -
 
 @pytest.mark.parametrize(("n", "parts"), [(0, 3), (1, 3), (7, 3), (9, 3), (5, 1), (2, 5)])
 def test_parts_cover_everything_once(n: int, parts: int) -> None:
-    slices = [Ranks(rank, parts, rank).own_slice(n) for rank in range(parts)]
+    slices = [Ranks(rank, parts).own_slice(n) for rank in range(parts)]
     assert [i for part in slices for i in range(n)[part]] == list(range(n))
     lengths = [part.stop - part.start for part in slices]
     assert max(lengths) - min(lengths) <= 1

@@ -135,8 +135,6 @@ class Ranks(NamedTuple):
 
     rank: int
     size: int
-    local_rank: int
-    """Rank on this machine: the number of its GPU."""
 
     @property
     def leads(self) -> bool:
@@ -172,7 +170,7 @@ class Ranks(NamedTuple):
         self.gather(None)
 
 
-ALONE = Ranks(0, 1, 0)
+ALONE = Ranks(0, 1)
 
 
 @contextmanager
@@ -184,14 +182,14 @@ def join_ranks(device: torch.device) -> Iterator[Ranks]:
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1 or dist.is_initialized():  # a caller's own group stays the caller's
-        yield Ranks(dist.get_rank(), dist.get_world_size(), local_rank()) if dist.is_initialized() else ALONE
+        yield Ranks(dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else ALONE
         return
     on_gpu = device.type == "cuda"
     if on_gpu:
         torch.cuda.set_device(require_device(torch.device("cuda", local_rank())))
     dist.init_process_group("nccl" if on_gpu else "gloo", timeout=_PATIENCE)
     try:
-        yield Ranks(dist.get_rank(), size, local_rank())
+        yield Ranks(dist.get_rank(), size)
     finally:
         dist.destroy_process_group()
 

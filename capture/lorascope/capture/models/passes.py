@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from peft.tuners.lora import LoraLayer
+from peft.helpers import rescale_adapter_scale
 from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils.other import AuxiliaryTrainingWrapper
 
@@ -46,16 +46,9 @@ def scaled_adapter(model: torch.nn.Module, adapter: str, scale: float) -> Iterat
 
     Weights that replace the base's (`modules_to_save`) have no scaling, and act as they are.
     """
-    layers = [module for module in model.modules() if isinstance(module, LoraLayer) and adapter in module.scaling]
-    before = [layer.scaling[adapter] for layer in layers]
-    try:
-        for layer in layers if scale else ():
-            layer.scaling[adapter] *= scale
-        with Pass("adapted" if scale else "base", adapter if scale else None).enabled(model):
-            yield
-    finally:
-        for layer, scaling in zip(layers, before, strict=True):
-            layer.scaling[adapter] = scaling
+    pass_ = Pass("adapted", adapter) if scale else Pass("base", None)
+    with rescale_adapter_scale(model, scale), pass_.enabled(model):
+        yield
 
 
 @contextmanager

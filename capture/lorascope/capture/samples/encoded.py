@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Int64, UInt8
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from lorascope.stores.format.tables import ROLES
 
@@ -257,11 +258,7 @@ def pad_tokens(
     left
         Pad before the tokens, so that every sequence ends at the last position.
     """
-    width = max(len(sequence) for sequence in sequences)
-    input_ids = torch.full((len(sequences), width), PADDING_ID, dtype=torch.int64)
-    attention_mask = torch.zeros_like(input_ids)
-    for row, sequence in enumerate(sequences):
-        where = slice(width - len(sequence), width) if left else slice(0, len(sequence))
-        input_ids[row, where] = torch.from_numpy(sequence)
-        attention_mask[row, where] = 1
-    return input_ids, attention_mask
+    ids, side = [torch.from_numpy(sequence) for sequence in sequences], "left" if left else "right"
+    masks = [torch.ones_like(sequence) for sequence in ids]
+    input_ids = pad_sequence(ids, batch_first=True, padding_value=PADDING_ID, padding_side=side)
+    return input_ids, pad_sequence(masks, batch_first=True, padding_side=side)
