@@ -94,7 +94,7 @@ def reforward(
     if config.data[0].endswith(IN_RUN):
         data_read = Data({}, read_prompts(config.prompt, config.examples, seed=config.seed), read_neutral_texts(run))
     else:
-        data_read = read_data(config.data, config.prompt, config.examples, seed=config.seed, items=items)
+        data_read = read_data(config, items)
     loaded = load(config, parse_device(config.device), model, tokenizer)
     with isolated(loaded.model, loaded.device):
         settled = settle_loaded(config, loaded, data_read, ALONE, run.place, "finished")

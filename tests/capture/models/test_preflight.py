@@ -265,7 +265,7 @@ def test_single_zero_b_are_listed(adapted: Any) -> None:
     note = notes(adapted)["zero"]
     assert note.places == (path,)
     assert note.message == "1 of 14 lora_B of 'default' are zero, so it leaves those layers alone"
-    assert note.as_dict() == {"kind": "zero", "message": note.message, "places": [path]}
+    assert note._asdict() == {"kind": "zero", "message": note.message, "places": (path,)}
 
 
 @pytest.mark.filterwarnings("ignore:`lora_bias=True` was passed")

@@ -199,10 +199,8 @@ def test_tokens_of_scores_and_answers_are_counted(config: Callable[..., CaptureC
     def counted(**settings: Any) -> tuple[int, int]:
         """Tokens that pass for scores and answers, and how many samples there are."""
         given = config(**settings)
-        data = read_data(given.data, given.prompt, given.examples, seed=given.seed)
-        model = load_on_meta(given.model).model
-        window = {"max_length": model_facts(model).context_length, "window_tokens": given.window_tokens}
-        samples, _ = encode_data(data, tiny_tokenizer, **window, limit=given.limit)
+        facts = model_facts(load_on_meta(given.model).model)
+        samples, _ = encode_data(read_data(given), tiny_tokenizer, given, facts.context_length)
         return sum(_scored_tokens(sample, given) for sample in samples), len(samples)
 
     def scored(name: str, answer_tokens: int) -> int:

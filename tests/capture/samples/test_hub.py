@@ -8,6 +8,7 @@ from typing import Any
 import datasets
 import pytest
 
+from lorascope.capture.config import CaptureConfig
 from lorascope.capture.samples.hub import KNOWN_SETS, hub_source, parse_reference
 from lorascope.capture.samples.items import ChoiceItem, TextItem
 from lorascope.capture.samples.sources import read_items
@@ -344,4 +345,4 @@ def test_a_run_from_a_copy_is_the_same(parquet: Callable[..., Path], make: Calla
     assert by_name["data_sources"][name]["hub"] == "allenai/ai2_arc"
     assert by_file["data_sources"] == {}
     with pytest.raises(ValueError, match="item 'Made_7' of 'arc_easy' stands in both"):
-        read_data((name, str(file)), ("main",), (), seed=0)
+        read_data(CaptureConfig(model="m", adapter=("a",), data=(name, str(file)), out="r"))

@@ -222,6 +222,7 @@ def test_a_text_of_any_length_is_not_taken_over(
 def test_one_process_serves_all_files_of_a_capture(
     tokenizer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    from lorascope.capture.config import CaptureConfig
     from lorascope.capture.settling.data import encode_data, read_data
 
     started: list[ConfinedProcess] = []
@@ -233,8 +234,8 @@ def test_one_process_serves_all_files_of_a_capture(
 
     monkeypatch.setattr(ConfinedProcess, "__init__", count)
     items = {name: [*read_items([{"messages": m} for m in conversations(3)])] for name in ("a", "b")}
-    data = read_data((), ("main",), (), seed=0, items=items)
-    samples, _ = encode_data(data, tokenizer, max_length=1000, window_tokens=16, limit=None)
+    config = CaptureConfig(model="m", adapter=("a",), data=("a", "b"), out="r", window_tokens=16)
+    samples, _ = encode_data(read_data(config, items), tokenizer, config, 1000)
     assert len(samples) == 6
     assert len(started) == 1
     process = started[0]._process

@@ -126,6 +126,7 @@ def test_run_is_finished_where_nobody_may_delete(make_run: Any, monkeypatch: pyt
 
 def test_digests_are_in_chunks_of_their_array(make_run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lorascope.stores.format.layout.TABLE_CHUNK", 2)
+    monkeypatch.setattr("lorascope.stores.reading.read.layout_problems", lambda *_, **__: [])  # chunks so short
     run = make_run()
     assert digest_keys(run.path) == ["rows/digest/c.0.0", "rows/digest/c.1.0"]
     assert run.writer.committed_rows.all()

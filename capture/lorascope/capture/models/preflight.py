@@ -40,10 +40,6 @@ class Note(NamedTuple):
     places: tuple[str, ...]
     """Layers or weights that the note is about."""
 
-    def as_dict(self) -> dict[str, Any]:
-        """Return the note as a dict of JSON values."""
-        return {"kind": self.kind, "message": self.message, "places": list(self.places)}
-
 
 class Preflight(NamedTuple):
     """Result of `inspect`: problems that prevent a capture, notes for a reader, and layers to skip."""

@@ -41,11 +41,13 @@ class MetaModel(NamedTuple):
 
 
 def load_on_meta(
-    source: str, *, dtype: str = "auto", trust_remote_code: bool = False, share: int = 1, shared_layers: int = 16
-) -> MetaModel:
+    source: str, *, dtype: str = "auto", trust_remote_code: bool = False, share: int = 1, shared_layers: int = 16,
+    **_: Any,
+) -> MetaModel:  # fmt: skip
     """Build a model on the meta device, in eval mode, from its configuration alone, and load its tokenizer.
 
-    Parameters and errors are those of `load_model`, except that weights may be missing.
+    Parameters and errors are those of `load_model`, except that weights may be missing. Other parameters of it than
+    these change only where and which the numbers are.
     """
     folder = Path(source).expanduser()
     bare = (folder / "config.json").is_file() and not any(folder.glob("*.safetensors"))

@@ -132,7 +132,7 @@ class Plan:
                 need.what: {**need._asdict(), "needed_bytes": need.needed_bytes, "fits": need.fits} for need in self.fit
             },
             "problems": [dataclasses.asdict(problem) for problem in self.problems],
-            "notes": [note.as_dict() for note in self.notes],
+            "notes": [note._asdict() for note in self.notes],
             "remarks": list(self.remarks),
             "ways_to_fit": list(self.ways),
             "tokens": self.config.tokens,
@@ -187,17 +187,10 @@ def plan(config: CaptureConfig, *, probe: bool = True, progress: Report = None) 
     written_bytes = sum(size for _, size in place.sizes())
     device = parse_device(config.device)
     with report_stage(progress, "check"):
-        data = read_data(config.data, config.prompt, config.examples, seed=config.seed)
-        loaded = load_on_meta(
-            config.model,
-            dtype=config.dtype,
-            trust_remote_code=config.trust_remote_code,
-            share=config.share,
-            shared_layers=config.shared_layers,
-        )
+        data = read_data(config)
+        loaded = load_on_meta(config.model, **config.loading)
         facts = model_facts(loaded.model)
-        window = {"max_length": facts.context_length, "window_tokens": config.window_tokens}
-        scored, _ = encode_data(data, loaded.tokenizer, **window, limit=config.limit)
+        scored, _ = encode_data(data, loaded.tokenizer, config, facts.context_length)
         new = np.zeros(config.generate, np.int64)  # as many as a sample may get; the ids aren't known yet
         samples = [sample.continued_with(new) for sample in scored] if config.generate else scored
         model, problems = attach_on_meta(loaded.model, config.adapters, allow_zero=config.allow_zero)

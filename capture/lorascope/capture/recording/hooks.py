@@ -25,6 +25,9 @@ from .reduce import make_helper_threads
 from .sink import Sink, TakeReduced
 from .sites import Site, make_sites
 
+INSIDE = ("factor", "branch")
+"""Names of the hooks inside of an adapter, which fire only while it is on."""
+
 
 class Recorder:
     """Forward hooks that copy every adapted layer's base and delta into the rows of a batch while the model runs.
@@ -138,7 +141,7 @@ class Recorder:
         def hook(module: torch.nn.Module, args: Any, kwargs: Any, output: Any) -> None:
             """Hand a planned module's first output in a pass to the pass's action; do nothing outside of a pass."""
             actions = self._actions
-            if actions is None or what not in _planned_hooks(site, self._pass):
+            if actions is None or not self._is_planned(what):
                 return
             self._fired[site.path, what] += 1
             if self._fired[site.path, what] > 1:
@@ -171,10 +174,14 @@ class Recorder:
                     "something else changes it (another adapter, a patched forward), and the store would be wrong"
                 )
 
+    def _is_planned(self, what: str) -> bool:
+        """Return whether hooks that take `what` must fire in the pass, each exactly once; adapters may be off."""
+        return what not in INSIDE or self._pass.name == "adapted"
+
     def _check_fired(self) -> None:
         """Raise `CaptureError` unless every hook planned for the pass fired exactly once."""
         for site in self._sites:
-            for what in _planned_hooks(site, self._pass):
+            for what in filter(self._is_planned, _hooked_modules(site, self._stream)):
                 n = self._fired[site.path, what]
                 if n != 1:
                     raise CaptureError(
@@ -185,36 +192,19 @@ class Recorder:
 
 
 def _hooked_modules(site: Site, stream: str) -> dict[str, torch.nn.Module]:
-    """Return the modules of an adapted layer to hook, keyed by what the hook takes, such as `base`."""
+    """Return the modules of an adapted layer to hook, keyed by what the hook takes, such as `base`.
+
+    DoRA calls lora_A and lora_B twice, and an embedding's A and B are bare parameters: they have no hook.
+    """
     if site.is_wrapper:
         return {"replaced": site.module}
-    modules = {"base": site.module.base_layer, "output": site.module}
-    if stream != "base":
-        adapter = site.additions[0].adapter
-        inner = {"factor": site.module.lora_A, "branch": site.module.lora_magnitude_vector}
-        modules |= {what: inner[what][adapter] for what in _inner_hooks(site)}
+    modules, addition = {"base": site.module.base_layer, "output": site.module}, site.additions[0]
+    source = addition.component.delta_source
+    if stream != "base" and source == "branch":
+        modules["branch"] = site.module.lora_magnitude_vector[addition.adapter]
+    elif stream != "base" and source == "factor" and not site.is_embedding:
+        modules["factor"] = site.module.lora_A[addition.adapter]
     return modules
-
-
-def _planned_hooks(site: Site, pass_: Pass) -> tuple[str, ...]:
-    """Return the names of an adapted layer's hooks that must fire in a pass, each exactly once.
-
-    DoRA calls lora_A and lora_B twice: they have no hook.
-    """
-    if site.is_wrapper:
-        return ("replaced",)
-    return ("base", "output") if pass_.name == "base" else ("base", *_inner_hooks(site), "output")
-
-
-def _inner_hooks(site: Site) -> tuple[str, ...]:
-    """Return the name of the hook inside a layer's adapter, `factor` or `branch` (DoRA), or no name.
-
-    An embedding's A and B are bare parameters and can't have hooks.
-    """
-    source = site.additions[0].component.delta_source
-    if source == "branch":
-        return ("branch",)
-    return ("factor",) if source == "factor" and not site.is_embedding else ()
 
 
 def _check_layout(site: Site, what: str, shape: tuple[int, int], output: Any) -> None:

@@ -101,9 +101,7 @@ def selftest(
 def time_captures(config: CaptureConfig, device: torch.device) -> dict[Way, TrialResult]:
     """Time trial captures with the default codec, raw, and without states; return way -> result."""
     loaded = load_on_meta(config.model)
-    data = read_data(config.data, config.prompt, config.examples, seed=config.seed)
-    window = {"max_length": model_facts(loaded.model).context_length, "window_tokens": config.window_tokens}
-    samples, _ = encode_data(data, loaded.tokenizer, **window, limit=config.limit)
+    samples, _ = encode_data(read_data(config), loaded.tokenizer, config, model_facts(loaded.model).context_length)
     return run_trial(config, samples, device, ("raw", "default"), seconds=TRIAL_SECONDS)
 
 

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ..config import CaptureConfig
 from ..models.preflight import Note
 from ..samples.chats import render_process, special_token_in, special_tokens
 from ..samples.encode import encode_items
@@ -28,35 +29,28 @@ class Data(NamedTuple):
     """Samples without items: texts that the base wrote."""
 
 
-def read_data(
-    files: Sequence[str],
-    prompts: Sequence[str],
-    examples: Sequence[str],
-    *,
-    seed: int,
-    items: Mapping[str, Sequence[Item]] | None = None,
-) -> Data:
-    """Read the items of data files, or take `items`, and the prompts with their examples; return both as Data.
+def read_data(config: CaptureConfig, items: Items | None = None) -> Data:
+    """Read the items of a capture's files, or take `items`, and its prompts with their examples; return both as Data.
 
     Raises
     ------
     FileNotFoundError
         If a file doesn't exist.
     ValueError
-        If a file isn't valid or is named twice in `files`, an item is in two files, or a prompt shows examples and an
+        If a file isn't valid or is named twice, an item is in two files, or a prompt shows examples and an
         item has no examples.
     """
-    read_prompt = read_prompts(prompts, examples, seed=seed)
-    by_file = read_item_files("data", files) if items is None else items
+    read_prompt = read_prompts(config.prompt, config.examples, seed=config.seed)
+    by_file = read_item_files("data", config.data) if items is None else items
     for some in by_file.values():
         read_prompt.require_examples(some)
     return Data(by_file, read_prompt)
 
 
 def encode_data(
-    data: Data, tokenizer: Any, *, max_length: int, window_tokens: int, limit: int | None
+    data: Data, tokenizer: Any, config: CaptureConfig, max_length: int
 ) -> tuple[list[EncodedSample], dict[str, int]]:
-    """Tokenise all items; return their samples, and file -> number of items (or windows) that `limit` excluded.
+    """Tokenise all items; return their samples, and file -> number of items (or windows) that the limit excluded.
 
     Multiple-choice items are encoded once per prompt, all with the first prompt before any with the second. Other items
     have no prompt and are encoded once, along with those of the first prompt.
@@ -73,13 +67,13 @@ def encode_data(
                     prompted,
                     tokenizer,
                     max_length=max_length,
-                    window_tokens=window_tokens,
+                    window_tokens=config.window_tokens,
                     prompt=template,
                     examples=data.prompts.examples,
                     renderer=renderer,
                 )
-                samples += encoded[:limit]
-                if n_omitted := len(encoded) - len(encoded[:limit]):
+                samples += encoded[: config.limit]
+                if n_omitted := len(encoded) - len(encoded[: config.limit]):
                     omitted[path] = max(n_omitted, omitted.get(path, 0))  # later prompts ask questions only
     return samples, omitted
 

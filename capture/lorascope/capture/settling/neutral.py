@@ -70,9 +70,7 @@ def longest_layout(
     """
     own = neutral_config(config, facts)
     if isinstance(config.neutral, str):
-        window = {"max_length": facts.context_length, "window_tokens": config.window_tokens}
-        data = read_data(own.data, own.prompt, own.examples, seed=own.seed)
-        texts, _ = encode_data(data, tokenizer, **window, limit=own.limit)
+        texts, _ = encode_data(read_data(own), tokenizer, own, facts.context_length)
     else:
         ids = np.zeros(min(TOKENS, facts.context_length), np.int64)
         texts = [as_sample(number, ids, ids) for number in range(config.neutral or 0)]

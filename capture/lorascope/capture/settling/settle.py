@@ -97,7 +97,7 @@ class Settled:
             "libraries": library_versions(),
             "device": device_description(loaded.device),
             "training": {name: training.record for name, training in trainings.items() if training.record},
-            "preflight": [note.as_dict() for note in notes],
+            "preflight": [note._asdict() for note in notes],
             "omitted_items": dict(self.omitted),
         }
 
@@ -128,7 +128,7 @@ def settle(
         if unfinished is not None:
             budget = config.budget
             config = settings_to_resume(config, unfinished.attributes.get("provenance", {}))
-        data = read_data(config.data, config.prompt, config.examples, seed=config.seed, items=items)
+        data = read_data(config, items)
         with report_stage(progress, "load model") if model is None else nullcontext():
             loaded = load(config, device, model, tokenizer, hashing)
         with isolated(loaded.model, loaded.device):
@@ -160,8 +160,7 @@ def settle_loaded(
     """
     model, device = loaded.model, loaded.device
     facts = loaded.facts
-    window = {"max_length": facts.context_length, "window_tokens": config.window_tokens}
-    scored, omitted = encode_data(data, loaded.tokenizer, **window, limit=config.limit)
+    scored, omitted = encode_data(data, loaded.tokenizer, config, facts.context_length)
     require_known_tokens(facts.n_known_tokens, scored)
     input_ids, attention_mask = pad(probe_samples(scored[0], whole=facts.attends_by_length))
     inputs = {"input_ids": input_ids.to(device), "attention_mask": attention_mask.to(device)}
@@ -227,7 +226,7 @@ def settle_neutral(settled: Settled, progress: Report) -> Settled | None:
                 f"{config.data[0]!r}; give the same `neutral`, or delete that folder"
             )
     if isinstance(asked, str):
-        data = read_data(config.data, config.prompt, config.examples, seed=config.seed)
+        data = read_data(config)
     elif stored is not None:
         data = Data({}, settled.data.prompts, read_neutral_texts(stored))
     else:

@@ -10,6 +10,7 @@ from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+import numpy as np
 from cyclopts import Parameter
 from cyclopts.types import NonNegativeInt
 
@@ -23,8 +24,6 @@ from ..options import AdapterName, AsJson, Components, Scheduler, Workers
 from ..screen import aside, print_frame, progress_bar, say, write_json
 
 if TYPE_CHECKING:
-    import numpy as np
-    import pandas as pd  # type: ignore[import-untyped]
     import xarray as xr
 
     from lorascope.stores import Run
@@ -172,6 +171,8 @@ def _refuse_unused(why: str, **options: object) -> None:
 
 def _print_estimates(result: "xr.Dataset", run: "Run", *, bound: bool, full: bool) -> None:
     """Print estimates of mutual information: a conclusion, a table by component, and with `full` all remarks."""
+    import pandas as pd  # type: ignore[import-untyped]
+
     from lorascope.analyze.information.evidence import NEAR_CEILING
     from lorascope.analyze.information.gaussian import most_checkable
     from lorascope.analyze.information.mutual_information import UNITS_PER_NAT
@@ -186,10 +187,9 @@ def _print_estimates(result: "xr.Dataset", run: "Run", *, bound: bool, full: boo
     for line in (*_limits(result, name), *([_count_claims(result)] if bound else [])):
         say(line)
     head, components = _shorten_paths(result["component"].values.tolist())
-    table = _bound_table(result) if bound else _screen_table(result) if is_screen else _value_table(panel)
+    columns = _bound_columns(result) if bound else _screen_columns(result) if is_screen else _value_columns(panel)
     largest = "copula" if is_screen else "mi"
-    table = table.assign(component=components).sort_values(largest, ascending=False, kind="stable")
-    table = table[["component", *table.columns.drop("component")]]
+    table = pd.DataFrame({"component": components, **columns}).sort_values(largest, ascending=False, kind="stable")
     js = "MIUB" if against == "lora" else "JS alone"
     names = {"component": head, "mi": "MI", "joint": "JS\n(P,Q)", "xi": "Xi"}
     names |= {"js": js.replace(" ", "\n"), "claim": f"{js}\n≥ MI"}
@@ -219,8 +219,6 @@ def _print_estimates(result: "xr.Dataset", run: "Run", *, bound: bool, full: boo
 
 def _summary(estimates: "xr.Dataset") -> str:
     """Return a line on one estimator: median and quartiles over components, and the count of each verdict."""
-    import numpy as np
-
     from lorascope.analyze.information import VERDICTS
 
     verdicts = estimates["verdict"].values.tolist() if "verdict" in estimates else []
@@ -236,8 +234,6 @@ def _limits(result: "xr.Dataset", name: str) -> Iterator[str]:
 
     The latter is of estimator `name`, where its verdict is `undersampled`.
     """
-    import numpy as np
-
     from lorascope.analyze.information import sufficient_rows
 
     repeats = result["n_repeats"].values > 0  # states that depend on the token id alone are discrete
@@ -270,13 +266,11 @@ def _count_claims(result: "xr.Dataset") -> str:
     )
 
 
-def _test_claims(result: "xr.Dataset") -> "np.ndarray":
+def _test_claims(result: "xr.Dataset") -> np.ndarray:
     """Return, by component, whether js >= mutual information (MI) `holds`, `fails` or is `open`.
 
     The interval of MI decides: that of the panel of estimators, or else that of the lower bound Xi.
     """
-    import numpy as np
-
     panel, certified = result.sel(estimator="panel"), result.sel(estimator="classifier")
     js = result[JS[result.attrs["against"]]].values
     low = np.where(np.isnan(panel["low"]), certified["low"], panel["low"])
@@ -285,42 +279,37 @@ def _test_claims(result: "xr.Dataset") -> "np.ndarray":
     return np.select(conditions, ["n/a", "fails", "holds"], "open")
 
 
-def _bound_table(result: "xr.Dataset") -> "pd.DataFrame":
-    """Return a table by component of js, mutual information (MI), JS(P,Q), Xi, and whether js >= MI.
+def _bound_columns(result: "xr.Dataset") -> dict[str, Any]:
+    """Return by component js, mutual information (MI), JS(P,Q), Xi, and whether js >= MI, as columns of a table.
 
     Xi is a lower bound of MI; JS(P,Q) is at most MI / 2.
     """
-    import pandas as pd
-
     panel, certified = result.sel(estimator="panel"), result.sel(estimator="classifier")
-    columns = {
+    return {
         "js": result[JS[result.attrs["against"]]],
         "mi": panel["value"],
         "mi_se": panel["se"],
         "joint": result["js_joint"],
+        "xi": certified["value"],
+        "claim": _test_claims(result),
     }
-    return pd.DataFrame({**columns, "xi": certified["value"], "claim": _test_claims(result)})
 
 
-def _value_table(panel: "xr.Dataset") -> "pd.DataFrame":
-    """Return a table by component of one estimator's mutual information, with p, axes, tokens and verdict."""
-    import pandas as pd
-
+def _value_columns(panel: "xr.Dataset") -> dict[str, Any]:
+    """Return by component one estimator's mutual information, p, axes, tokens and verdict, as a table's columns."""
     p = ["n/a" if value != value else f"{value:.2g}" for value in panel["p"].values]
     verdicts = [SHORT.get(word, word) for word in panel["verdict"].values]
-    columns = {"mi": panel["value"], "mi_se": panel["se"], "p": p, "axes": _axes(panel), "tokens": panel["n_tokens"]}
-    return pd.DataFrame({**columns, "verdict": verdicts})
+    estimated = {"mi": panel["value"], "mi_se": panel["se"]}
+    return {**estimated, "p": p, "axes": _axes(panel), "tokens": panel["n_tokens"], "verdict": verdicts}
 
 
-def _screen_table(result: "xr.Dataset") -> "pd.DataFrame":
-    """Return a table by component of the two estimates of `--quick`, with axes and tokens."""
-    import pandas as pd
-
+def _screen_columns(result: "xr.Dataset") -> dict[str, Any]:
+    """Return by component the two estimates of `--quick`, with axes and tokens, as columns of a table."""
     columns: dict[str, Any] = {}
     for column, name in zip(("copula", "neighbours"), SCREENING, strict=True):
         estimates = result.sel(estimator=name)
         columns |= {column: estimates["value"], f"{column}_se": estimates["se"]}
-    return pd.DataFrame({**columns, "axes": _axes(result), "tokens": result["n_tokens"]})
+    return {**columns, "axes": _axes(result), "tokens": result["n_tokens"]}
 
 
 def _axes(result: "xr.Dataset") -> list[str]:
@@ -328,10 +317,8 @@ def _axes(result: "xr.Dataset") -> list[str]:
     return [f"{n_x}+{n_y}" for n_x, n_y in zip(result["n_axes_x"].values, result["n_axes_y"].values, strict=True)]
 
 
-def _quartiles(values: "np.ndarray") -> tuple[str, str, str]:
+def _quartiles(values: np.ndarray) -> tuple[str, str, str]:
     """Return the lower quartile, the median and the upper quartile as texts; NaN is excluded."""
-    import numpy as np
-
     known = values[~np.isnan(values)] if not np.isnan(values).all() else np.array([np.nan])
     # No number lies between another and infinity.
     numbers = np.quantile(known, [0.25, 0.5, 0.75], method="nearest" if np.isinf(known).any() else "linear")
@@ -341,8 +328,6 @@ def _quartiles(values: "np.ndarray") -> tuple[str, str, str]:
 
 def _remarks(result: "xr.Dataset", panel: "xr.Dataset", run: "Run") -> Iterator[str]:
     """Yield lines on the shuffles that p is from, the variance that axes keep, and the excluded tokens."""
-    import numpy as np
-
     attrs = result.attrs
     if attrs["n_shuffles"]:
         null = float(np.abs(np.nan_to_num(panel["null_mean"])).max())

@@ -122,31 +122,21 @@ class VectorWindow:
 
     def __init__(self) -> None:
         """Begin without an earlier row."""
-        self._before: tuple[np.ndarray, Mapping[str, np.ndarray]] | None = None
-        """Token ids and labels of the row before."""
+        self._before: tuple[np.ndarray, Mapping[str, ChunkFindings]] | None = None
+        """Token ids and chunks of the row before."""
 
-    def check(self, labels: Mapping[str, np.ndarray], ids: np.ndarray) -> Iterator[Problem]:
+    def check(self, chunks: Mapping[str, "ChunkFindings"], ids: np.ndarray) -> Iterator[Problem]:
         """Yield a Problem for each component in which different token ids share an output; call it row after row.
 
-        `labels` has the `vector_labels` of each component's chunk, in order.
+        `chunks` has the findings of each component's chunk by the array's path, in order, all with labels.
         """
-        before, self._before = self._before, (ids, labels)
-        by_array = {_array_path(key): labels_before for key, labels_before in before[1].items()} if before else {}
-        joined = {
-            key: np.concatenate([by_array[_array_path(key)], label]) if _array_path(key) in by_array else label
-            for key, label in labels.items()
-        }
-        # A component that lost a chunk in one of the rows would be shorter than the others.
-        if before is None or len({len(label) for label in joined.values()}) > 1:
-            joined, all_ids = dict(labels), ids
-        else:
-            all_ids = np.concatenate([before[0], ids]) if by_array else ids
-        yield from _shared_vector_problems(joined, all_ids, len(all_ids) - len(ids))
-
-
-def _array_path(key: str) -> str:
-    """Return the path of the array that a chunk's key belongs to, `tokens/nll` for `tokens/nll/c.0`."""
-    return key.rpartition("/")[0]
+        before, self._before = self._before, (ids, chunks)
+        labels = {chunk.key: chunk.labels for chunk in chunks.values()}
+        if before is None or not chunks.keys() <= before[1].keys():  # the row before has lost a chunk
+            yield from _shared_vector_problems(labels, ids, 0)
+            return
+        joined = {chunk.key: np.concatenate([before[1][path].labels, chunk.labels]) for path, chunk in chunks.items()}
+        yield from _shared_vector_problems(joined, np.concatenate([before[0], ids]), len(before[0]))
 
 
 def _shared_vector_problems(labels: Mapping[str, np.ndarray], ids: np.ndarray, first_new: int) -> Iterator[Problem]:
@@ -230,8 +220,8 @@ class ChunkFindings(NamedTuple):
     problems: list[Problem]
     mark: int | None = None
     """Hash of its block from `RepeatedRows.block_hash`."""
-    labels: np.ndarray | None = None
-    """`vector_labels` of a chunk of states; None for other arrays."""
+    labels: np.ndarray = np.empty(0, np.int64)
+    """`vector_labels` of a chunk of states; empty for other arrays."""
 
 
 class RowStatistics:
@@ -282,14 +272,10 @@ class RowStatistics:
             yield from self._repeated.check(path, row, chunk.mark)
         token_id, _ = self._ids_and_positions_of(row)
         for name, window in self._windows.items():
-            paths = [path for component in self._components if (path := f"states/{component}/{name}") in findings]
-            labels = {
-                findings[path].key: chunk_labels
-                for path in paths
-                if (chunk_labels := findings[path].labels) is not None
-            }
-            if labels:
-                yield from window.check(labels, token_id)
+            paths = (f"states/{component}/{name}" for component in self._components)
+            chunks = {path: findings[path] for path in paths if path in findings and len(findings[path].labels)}
+            if chunks:
+                yield from window.check(chunks, token_id)
 
     def _ids_and_positions_of(self, row: int) -> np.ndarray:
         """Return token ids and positions of a row's tokens, int (2, token)."""

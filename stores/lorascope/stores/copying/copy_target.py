@@ -1,17 +1,15 @@
 """The run that a copy is written to, new or interrupted, and what it takes from its source."""
 
 import json
-import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ..errors import StoreError
-from ..format.digests import combine_row_digests, copying_steps, step_identity
+from ..format.digests import copying_steps, step_identity
 from ..format.layout import array_specs
 from ..format.spec import FORMAT_VERSION, RunSpec
 from ..format.stored_spec import stored_spec
@@ -66,26 +64,6 @@ def open_copy(
     writer = resume_run(out, decode_back=True)
     writer.delete_unfinished_files()
     return writer
-
-
-def attributes_with_step(run: Run, how: str, rows: Iterable[int], **more: Any) -> dict[str, Any]:
-    """Return root attributes for a copy of these rows of a run: the run's, with a record of the copying.
-
-    The record is a further step in the provenance's `copied`.
-    """
-    attributes = {name: value for name, value in run.attributes.items() if name not in DERIVED_ATTRIBUTES}
-    step = {
-        "how": how,
-        "source": run.place.name,
-        "fingerprint": run.attributes.get("fingerprint", ""),
-        "static_digest": run.attributes["static_digest"],
-        "rows_digest": combine_row_digests({row: bytes(run.digest(row)) for row in rows}),
-        **more,
-        "lorascope": version("lorascope"),
-        "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-    }
-    provenance = dict(attributes.get("provenance") or {})
-    return {**attributes, "provenance": {**provenance, "copied": [*provenance.get("copied", []), step]}}
 
 
 def last_copy_step(attributes: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,7 +1,9 @@
 """Copy a run or a part of it: some components, samples or tokens, in another encoding."""
 
+import time
 from collections.abc import Mapping
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ import numpy as np
 from ..checking.metadata import metadata_problems
 from ..checking.verify import require_as_written, verify
 from ..errors import StoreError
+from ..format.digests import combine_row_digests
 from ..format.layout import GROUPS, array_specs
 from ..format.spec import CODECS, ROW_TOKENS, Adapter, Codec, RunSpec
 from ..names import Patterns, pattern_list, require_choice
@@ -22,7 +25,7 @@ from ..reading.run import Run
 from ..reading.token_choice import narrow_population, parse_choice
 from ..writing.write import RunWriter
 from .copy_rows import Slice, copy_rows, select_slice, takes_all_arrays
-from .copy_target import attributes_with_step, copied_spec, open_copy, read_tables, read_weights
+from .copy_target import DERIVED_ATTRIBUTES, copied_spec, open_copy, read_tables, read_weights
 
 
 def pull(
@@ -202,7 +205,10 @@ def _slice_tables(run: Run, part: Slice) -> dict[str, dict[str, np.ndarray]]:
 
 
 def _slice_attributes(run: Run, part: Slice, asked: Mapping[str, Any]) -> dict[str, Any]:
-    """Return root attributes of a copy of this part of a run, with a record of `asked`, the arguments of `pull`."""
+    """Return root attributes of a copy of this part of a run: the run's, with a record of the copying in `copied`.
+
+    `asked` are the arguments of `pull`.
+    """
     counts = {
         "components": [len(part.components), len(run.component_paths)],
         "samples": [len(part.samples), run.samples.sizes["sample"]],
@@ -213,20 +219,28 @@ def _slice_attributes(run: Run, part: Slice, asked: Mapping[str, Any]) -> dict[s
     omitted = sorted({path if group in GROUPS else group for path, group in unknown})
     is_whole = run.finished and part.adapters == run.adapters and all(n == n_all for n, n_all in counts.values())
     is_whole = is_whole and not omitted
-    attributes = attributes_with_step(
-        run,
-        "compact" if is_whole else "pull",  # the format's names for a copy of a whole run, and of a part
-        np.unique(part.tokens // ROW_TOKENS).tolist(),
-        finished=run.finished,
-        checked="digest of every row" if takes_all_arrays(run, part) else "checksum of every chunk",
-        selection=dict(asked),
-        samples_incomplete=part.n_samples_incomplete,
+    rows = np.unique(part.tokens // ROW_TOKENS).tolist()
+    step = {
+        "how": "compact" if is_whole else "pull",  # the format's names for a copy of a whole run, and of a part
+        "source": run.place.name,
+        "fingerprint": run.attributes.get("fingerprint", ""),
+        "static_digest": run.attributes["static_digest"],
+        "rows_digest": combine_row_digests({row: bytes(run.digest(row)) for row in rows}),
+        "finished": run.finished,
+        "checked": "digest of every row" if takes_all_arrays(run, part) else "checksum of every chunk",
+        "selection": dict(asked),
+        "samples_incomplete": part.n_samples_incomplete,
         **({"omitted": omitted} if omitted else {}),
         **counts,
-    )
+        "lorascope": version("lorascope"),
+        "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    }
+    attributes = {name: value for name, value in run.attributes.items() if name not in DERIVED_ATTRIBUTES}
+    provenance = dict(attributes.get("provenance") or {})
+    provenance["copied"] = [*provenance.get("copied", []), step]
     if not is_whole:
         attributes.pop("measured", None)  # time and memory of the capture, not of the copy
-        before = str(attributes["provenance"].get("population", "all tokens"))
+        before = str(provenance.get("population", "all tokens"))
         if (population := narrow_population(before, asked["tokens"])) != before:
-            attributes["provenance"]["population"] = population
-    return attributes
+            provenance["population"] = population
+    return {**attributes, "provenance": provenance}

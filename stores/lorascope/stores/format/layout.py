@@ -52,22 +52,6 @@ COMPONENT_AXIS = "in the order of components/path"
 BITS_NOTE = "; bits of bfloat16 in uint16; widen before use"
 """End of the long name of arrays of bfloat16 bits, for readers that use xarray alone."""
 
-ADAPTER_REDUCTIONS = (
-    (
-        "js",
-        "nat",
-        "Jensen-Shannon divergence of softmax(base) and softmax(lora), from the states in memory during capture; "
-        "NaN for tokens left out of the seeded share",
-    ),
-    (
-        "swallowed",
-        "1",
-        "share of features whose sum, in the layer's own type, equals base though delta isn't 0; NaN where it "
-        "wasn't measured",
-    ),
-)
-"""(name, unit, meaning) of the values that are measured of an adapter for each token and component."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ArraySpec:
@@ -247,8 +231,16 @@ def _adapter_arrays(spec: RunSpec, adapter: Adapter) -> Iterator[ArraySpec]:
     for column in ADAPTER_COLUMNS:
         array = _column_array(root, column, len(spec.components), "component")
         yield replace(array, attributes={**array.attributes, "component_axis": COMPONENT_AXIS})
-    for name, units, meaning in ADAPTER_REDUCTIONS:
-        yield _component_array(spec, f"{root}/{name}", meaning, units=units, optional=name == "swallowed")
+    meaning = (
+        "Jensen-Shannon divergence of softmax(base) and softmax(lora), from the states in memory during capture; NaN "
+        "for tokens left out of the seeded share"
+    )
+    yield _component_array(spec, f"{root}/js", meaning, units="nat")
+    meaning = (
+        "share of features whose sum, in the layer's own type, equals base though delta isn't 0; NaN where it wasn't "
+        "measured"
+    )
+    yield _component_array(spec, f"{root}/swallowed", meaning, units="1", optional=True)
     if spec.states != "all":
         yield _component_array(spec, f"{root}/delta_norm", "Euclidean norm of delta", optional=True)
     if spec.kl or spec.n_vocabulary:

@@ -109,16 +109,7 @@ def create_run(
     }
     _require_unchanged_root(place, mine)
     write_document(place, _consolidated_root(documents, digests))
-    rows = np.array(spec.state_rows) if spec.states == "sample" else np.full(spec.n_rows, spec.states == "all")
-    return RunWriter(
-        place,
-        version=FORMAT_VERSION,
-        metadata=arrays,
-        state_rows=rows,
-        committed=np.zeros(spec.n_rows, bool),
-        static_digest=digests["static_digest"],
-        decode_back=decode_back,
-    )
+    return resume_run(place, decode_back=decode_back)
 
 
 def resume_run(path: str | Path | Place, *, decode_back: bool = False) -> RunWriter:
@@ -135,15 +126,7 @@ def resume_run(path: str | Path | Place, *, decode_back: bool = False) -> RunWri
     if run.finished:
         raise StoreError(f"`{place.name}` is finished; there is no row to write")
     require_root_digest(root)
-    return RunWriter(
-        place,
-        version=run.format_version,
-        metadata=root.arrays,
-        state_rows=run.state_rows,
-        committed=run.committed_rows,
-        static_digest=run.attributes["static_digest"],
-        decode_back=decode_back,
-    )
+    return RunWriter(run, root.arrays, decode_back=decode_back)
 
 
 def _require_unused(place: Place) -> None:

@@ -18,6 +18,7 @@ from ..places.folder import deleted_message
 from ..places.place import Place
 from ..reading.chunks import read_digests
 from ..reading.root import read_root, require_root_digest
+from ..reading.run import Run
 from ..reading.state import root_attributes
 
 Result = TypeVar("Result")
@@ -58,47 +59,28 @@ class RunWriter:
 
     Parameters
     ----------
-    place
-        Place of the run.
-    version
-        Format version of the run.
+    run
+        The run, which isn't finished.
     metadata
         Metadata of every array of the run.
-    state_rows
-        Bool (row,): which rows keep states.
-    committed
-        Bool (row,): which rows are committed already.
-    static_digest
-        Digest of the arrays that are written once, which identifies the run.
     decode_back
         Whether each chunk is decoded and compared with its values before it is written.
     """
 
-    def __init__(
-        self,
-        place: Place,
-        *,
-        version: int,
-        metadata: Mapping[str, ArrayV3Metadata],
-        state_rows: np.ndarray,
-        committed: np.ndarray,
-        static_digest: str,
-        decode_back: bool = False,
-    ) -> None:
-        """Prepare to write rows; nothing is read or written yet."""
-        self.place = place
-        self.path = place.path
-        self._version = version
-        self._static_digest = static_digest
+    def __init__(self, run: Run, metadata: Mapping[str, ArrayV3Metadata], *, decode_back: bool) -> None:
+        """Prepare to write rows; nothing is written yet."""
+        self.place = run.place
+        self.path = run.path
+        self.n_tokens, self.n_rows = run.n_tokens, run.n_rows
+        self._version = run.format_version
+        self._static_digest: str = run.attributes["static_digest"]
         self._root_mark: str | None = None
-        by_row = {path: array for path, array in metadata.items() if array.attributes.get("written") == "by row"}
+        by_row = {path: metadata[path] for path, array in run.arrays.items() if array.by_row}
         digests = {path: metadata[path] for path in DIGEST_ARRAYS if path in metadata}
         self._encoder = ChunkEncoder({**by_row, **digests}, decode_back=decode_back)
-        self._arrays = {path: array for path, array in self._encoder.arrays.items() if path in by_row}
-        self._state_rows = state_rows
-        self._committed = {int(row) for row in np.flatnonzero(committed)}
-        self.n_tokens: int = self._arrays["tokens/nll"].shape[0]
-        self.n_rows = len(state_rows)
+        self._arrays = {path: self._encoder.arrays[path] for path in by_row}
+        self._state_rows = run.state_rows
+        self._committed = {int(row) for row in np.flatnonzero(run.committed_rows)}
         self._threads = ThreadPoolExecutor(thread_name_prefix="lorascope-chunk")
 
     def __enter__(self) -> Self:
