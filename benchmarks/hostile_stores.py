@@ -22,7 +22,7 @@ import numcodecs.blosc
 import numpy as np
 from zarr.core.metadata import ArrayV3Metadata
 
-from lorascope.stores.format.codec import ChunkEncoder
+from lorascope.stores.format.codec import encode_chunk
 from lorascope.stores.format.digests import chunk_digest, combine_digests, combine_row_digests, with_fingerprint
 from lorascope.stores.format.layout import DIGEST_ARRAYS, DIGESTS
 from lorascope.stores.format.spec import FORMAT_VERSION
@@ -166,13 +166,13 @@ def consolidated(run: Path, chance: random.Random) -> str:
 def table_column(run: Path, chance: random.Random) -> str:
     """Values of a table that no capture writes, well encoded."""
     chosen = chance.choice([path for path in arrays(run) if (run / path / "c.0").exists()])
-    array, metadata = stored(run, chosen)
+    array, _ = stored(run, chosen)
     values = array.decode(0, (run / chosen / "c.0").read_bytes()).copy()
     value = chance.choice(TEXTS if values.dtype.kind == "T" else NUMBERS[values.dtype.kind])
     at = slice(None) if chance.random() < 0.3 else chance.randrange(len(values))
     with np.errstate(all="ignore"):
         values[at] = value if values.dtype.kind == "T" else np.asarray(value).astype(values.dtype)
-    replace(run / f"{chosen}/c.0", b"".join(ChunkEncoder({chosen: metadata}).encode(chosen, values)))
+    replace(run / f"{chosen}/c.0", b"".join(encode_chunk(array, values)))
     return f"{chosen}[{at}] is {value!r:.30}"
 
 
@@ -185,7 +185,7 @@ def column_out_of_range(run: Path, chance: random.Random) -> str:
     low, high = ranged[chosen].limits or (0, 0)
     value = chance.choice([np.nan, np.inf] if values.dtype.kind == "f" else [low - 1, *([high + 1] * (high < 2**31))])
     values[chance.randrange(len(values))] = np.asarray(value).astype(values.dtype)
-    replace(run / f"{chosen}/c.0", b"".join(ChunkEncoder({chosen: metadata[chosen]}).encode(chosen, values)))
+    replace(run / f"{chosen}/c.0", b"".join(encode_chunk(ranged[chosen], values)))
     return f"an entry of {chosen} is {value!r}"
 
 
@@ -193,13 +193,13 @@ def row_block(run: Path, chance: random.Random) -> str:
     """A row of one number, well encoded."""
     file = chance.choice([file for file in chunks(run) if file.name.endswith(".0.0") and file.parent.name != "digest"])
     path = file.parent.relative_to(run).as_posix()
-    array, metadata = stored(run, path)
+    array, _ = stored(run, path)
     row = int(file.name.split(".")[1])
     values = array.decode(row, file.read_bytes()).copy()
     value = chance.choice(NUMBERS[values.dtype.kind])
     with np.errstate(all="ignore"):
         values[...] = np.asarray(value).astype(values.dtype)
-    replace(file, b"".join(ChunkEncoder({path: metadata}).encode(path, values)))
+    replace(file, b"".join(encode_chunk(array, values)))
     return f"row {row} of {path} is all {value!r}"
 
 
@@ -351,10 +351,10 @@ def seal(sound: Path, run: Path, chance: random.Random) -> str:
             rows.setdefault(int(file.name.split(".")[1]), []).append(part)
         elif path not in DIGEST_ARRAYS:
             once.append(part)
-    array, metadata = stored(sound, DIGESTS)
+    array, _ = stored(sound, DIGESTS)
     digests = {row: combine_digests(rows[row]) for row in sorted(rows)}
     block = np.frombuffer(b"".join(digests.values()), np.uint8).reshape(-1, 32)
-    replace(run / array.key(0), b"".join(ChunkEncoder({DIGESTS: metadata}).encode(DIGESTS, block)))
+    replace(run / array.key(0), b"".join(encode_chunk(array, block)))
     fresh = {"static_digest": combine_digests(once).hex(), "metadata_digest": combine_digests(nodes).hex()}
     fresh["rows_digest"] = combine_row_digests(digests)
     root = json.loads((run / "zarr.json").read_bytes())

@@ -29,9 +29,10 @@ from zarr.storage import MemoryStore
 from capture import RANK, run_capture, write_text
 from lorascope.capture.buffers.row_buffer import RowBuffer
 from lorascope.stores import Run, open_place, open_run
-from lorascope.stores.format.codec import ChunkEncoder, compressors
+from lorascope.stores.format.codec import compressors, encode_chunk
 from lorascope.stores.format.digests import chunk_digest
 from lorascope.stores.format.spec import FORMAT_VERSION
+from lorascope.stores.format.stored_array import StoredArray
 
 STAGES = ("copy", "encode", "digest", "write")
 BARS = {"before, zstd": "", "before, raw": "", "default": "1.8 (1.3)", "zstd": "", "lz4": "", "raw": "0.5 (0.35)"}
@@ -87,7 +88,7 @@ def pass_row(folder: Path, way: str, blocks: Mapping[str, np.ndarray]) -> Passed
     spent, place, stored = dict.fromkeys(STAGES, 0.0), open_place(folder), 0
     place.write("zarr.json", b"{}")
     arrays = {path: made(block, codec, before=before) for path, block in blocks.items()}
-    encoder = ChunkEncoder({path: array.metadata for path, (array, _) in arrays.items()})
+    described = {path: StoredArray.from_metadata(path, array.metadata) for path, (array, _) in arrays.items()}
     for path in blocks:
         place.write(f"{path}/zarr.json", b"{}")
     row = RowBuffer({path: (block.shape, block.dtype) for path, block in blocks.items()})
@@ -103,7 +104,7 @@ def pass_row(folder: Path, way: str, blocks: Mapping[str, np.ndarray]) -> Passed
                     memory.pop(next(key for key in memory if "/c" in f"/{key}")).as_numpy_array(),
                 )
             else:
-                pieces = encoder.encode(path, block)
+                pieces = encode_chunk(described[path], block)
         with spending(spent, "digest"):
             hashlib.sha256(pieces[0]).digest() if before else chunk_digest(FORMAT_VERSION, *pieces)
         with spending(spent, "write"):

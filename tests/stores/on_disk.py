@@ -8,7 +8,7 @@ import numpy as np
 from zarr.core.metadata import ArrayV3Metadata
 
 from lorascope.stores import clear_torn, create_run, open_place, resume_run, run_state
-from lorascope.stores.format.codec import ChunkEncoder
+from lorascope.stores.format.codec import encode_chunk
 from lorascope.stores.format.digests import chunk_digest, combine_digests, combine_row_digests, with_root_digest
 from lorascope.stores.format.layout import COMMITS, DIGEST_ARRAYS, DIGESTS
 from lorascope.stores.format.stored_array import StoredArray
@@ -96,7 +96,7 @@ def stored_digests(root: Path) -> np.ndarray:
 
 def encoded(path: str, metadata: ArrayV3Metadata, block: np.ndarray) -> bytes:
     """A chunk's bytes."""
-    return b"".join(ChunkEncoder({path: metadata}).encode(path, block))
+    return b"".join(encode_chunk(StoredArray.from_metadata(path, metadata), block))
 
 
 def _digest_metadata(root: Path, path: str) -> ArrayV3Metadata:

@@ -454,12 +454,12 @@ def test_two_that_set_up_at_the_same_moment(
             for row in range(2):
                 writer.write_row(row, run.blocks[row])
 
-    def overtaken(*given: Any) -> Any:
+    def overtaken(*given: Any, **options: Any) -> Any:
         with begun:
             first = others and others.pop()
         if first:
             set_up()
-        return original(*given)
+        return original(*given, **options)
 
     with monkeypatch.context() as patch:
         patch.setattr(create, "_require_unused", lambda place: None)

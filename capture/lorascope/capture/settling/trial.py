@@ -14,11 +14,10 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import torch
 
-from lorascope.stores import Place, RowWritten, RunSpec, RunWriter, create_run, open_place
-from lorascope.stores.format.codec import ChunkEncoder
+from lorascope.stores import Place, RowWritten, RunSpec, RunWriter, create_run, open_place, open_run
+from lorascope.stores.format.codec import encode_chunk
 from lorascope.stores.format.digests import chunk_digest
 from lorascope.stores.format.spec import FORMAT_VERSION, Codec
-from lorascope.stores.reading.read import open_root
 from lorascope.stores.writing.write import collect_results
 
 from ..buffers.copies import ChosenTokens, copier_for
@@ -380,14 +379,13 @@ class _DiscardingWriter:
 
 def _encoder_seconds_per_byte(out: str, blocks: Mapping[str, np.ndarray]) -> float:
     """Measure processor seconds per byte to compress, checksum and hash these blocks as the run `out` does."""
-    metadata = open_root(out)[1].arrays
-    encoder = ChunkEncoder({path: metadata[path] for path in blocks})
+    arrays = open_run(out).arrays
 
     def encode() -> float:
         """Encode all blocks; return the processor seconds of this thread."""
         start = time.thread_time()
         for path, block in blocks.items():
-            chunk_digest(FORMAT_VERSION, *encoder.encode(path, block))
+            chunk_digest(FORMAT_VERSION, *encode_chunk(arrays[path], block))
         return time.thread_time() - start
 
     with ThreadPoolExecutor(1) as thread:  # as for rows: in the main thread Blosc would begin threads of its own

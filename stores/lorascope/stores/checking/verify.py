@@ -1,7 +1,8 @@
 """Check a stored run: digests, then decoding, then its numbers."""
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Literal, NamedTuple
 from weakref import WeakSet
@@ -101,8 +102,8 @@ def verify(
     if broken:  # without a sound layout nothing else can be read
         return Verdict(level, n_rows if isinstance(n_rows, int) else 0, 0, 0, (*broken, *problems))
     run = unchecked_run(place, root)
-    broken = _unreadable_rows(run)
-    if broken:
+    rows_read = {"rows/digest": lambda: run.committed_rows, "rows/states": lambda: run.state_rows}
+    if broken := _first_unreadable("decode", rows_read):
         return Verdict(level, run.n_rows, 0, 0, (*broken, *problems))
     rows = np.flatnonzero(run.committed_rows)
     chosen = None
@@ -178,13 +179,13 @@ def require_as_written(run: Run, problems: Sequence[Problem]) -> None:
         )
 
 
-def _unreadable_rows(run: Run) -> list[Problem]:
-    """Return a Problem if it can't be read which rows of a run are committed or which keep states, else nothing."""
-    for path, name in (("rows/digest", "committed_rows"), ("rows/states", "state_rows")):
+def _first_unreadable(kind: str, reads: Mapping[str, Callable[[], object]]) -> list[Problem]:
+    """Return a Problem of this kind for the first array that can't be read, of path -> function, else nothing."""
+    for path, read in reads.items():
         try:
-            getattr(run, name)
+            read()
         except StoreError as error:
-            return [Problem(path, "decode", str(error))]
+            return [Problem(path, kind, str(error))]
     return []
 
 
@@ -214,18 +215,8 @@ def _check_static(run: Run, *, decode: bool) -> tuple[int, list[Problem]]:
     if differs:
         problems.append(Problem("tables", "digest", "tables or weights aren't what was written: their digest differs"))
     if decode and not any(problem.place.startswith(STATISTICS_INPUTS) for problem in problems):
-        problems += _token_place_problems(run)
+        problems += _first_unreadable("range", {path: partial(run.read_static, path) for path in TOKEN_PLACES})
     return sum(chunk.digest is not None for chunk in chunks), problems
-
-
-def _token_place_problems(run: Run) -> list[Problem]:
-    """Return the first problem of samples' places on the token axis, or of tokens' samples and positions."""
-    for path in TOKEN_PLACES:
-        try:
-            run.read_static(path)
-        except StoreError as error:
-            return [Problem(path, "range", str(error))]
-    return []
 
 
 def _check_rows(

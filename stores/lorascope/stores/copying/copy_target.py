@@ -84,7 +84,7 @@ def copied_spec(run: Run) -> RunSpec:
         ),
         state_rows=tuple(run.state_rows.tolist()) if spec.states == "sample" else (),
         kl=any(f"adapters/{name}/kl" in run.arrays for name in run.adapters),
-        codec="default" if run.arrays["tokens/nll"].compressed else "raw",
+        codec="default" if run.arrays["tokens/nll"].blosc else "raw",
         token_text=f"tokens/{TOKEN_TEXT.name}" in run.arrays,
     )
 

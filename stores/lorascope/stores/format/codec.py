@@ -2,7 +2,7 @@
 
 import reprlib
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any, Literal
 
 import google_crc32c
@@ -119,47 +119,33 @@ Pieces = tuple[memoryview, ...]
 """Consecutive parts of a chunk's bytes, which aren't joined, so that uncompressed ones are never copied."""
 
 
-class ChunkEncoder:
-    """Encoder of blocks of a run's arrays into the bytes of Zarr chunks, for use in any thread.
+def encode_chunk(array: StoredArray, block: np.ndarray, *, decode_back: bool = False) -> Pieces:
+    """Return the bytes of one chunk or shard of an array with this block; a short block is padded.
 
     The bytes are those of Zarr's pipelines, which copy a chunk three times and keep an event loop busy. With
-    `decode_back` each chunk is decoded and compared with its block, so that a faulty compressor is noticed.
-    """
+    `decode_back` they are decoded and compared with the block, so that a faulty compressor is noticed.
 
-    def __init__(self, metadata: Mapping[str, ArrayV3Metadata], *, decode_back: bool = False) -> None:
-        """Prepare to encode the arrays in `metadata`, path -> Zarr metadata."""
-        self.arrays = {path: StoredArray.from_metadata(path, array) for path, array in metadata.items()}
-        """Path -> array."""
-        self._decode_back = decode_back
-        self._blosc = {path: _blosc_settings(array) for path, array in metadata.items()}
-
-    def encode(self, path: str, block: np.ndarray) -> Pieces:
-        """Return the bytes of one chunk or shard with this block of the array at `path`; a short block is padded.
-
-        Raises
-        ------
-        StoreError
-            If the decoded chunk differs from the block.
-        """
-        array = self.arrays[path]
-        pieces = _encode_block(array, block, self._blosc[path])
-        if self._decode_back and not _decodes_to_block(array, pieces, block):
-            raise StoreError(f"a chunk of {path!r} was compressed to other values than were given; it wasn't written")
-        return pieces
-
-
-def _encode_block(array: StoredArray, block: np.ndarray, blosc: tuple[Any, ...] | None) -> Pieces:
-    """Return a block's bytes as a chunk, or as a shard: inner chunks followed by their index.
-
-    `blosc` has the settings from `_blosc_settings`.
+    Raises
+    ------
+    StoreError
+        If the decoded chunk differs from the block.
     """
     whole = _padded(array, block)
     if array.part_width is None:
-        return _compressed(whole, blosc)
+        pieces = _compressed(whole, array.blosc)
+    else:
+        pieces = _encode_parts(whole, array.part_width, array.blosc)
+    if decode_back and not _decodes_to_block(array, pieces, block):
+        raise StoreError(f"a chunk of {array.path!r} was compressed to other values than were given; it wasn't written")
+    return pieces
+
+
+def _encode_parts(block: np.ndarray, width: int, blosc: BloscCodec | None) -> Pieces:
+    """Return a block's bytes as a shard: inner chunks of this number of columns, followed by their index."""
     pieces: list[memoryview] = []
     index, start = b"", 0
-    for first in range(0, array.chunks[1], array.part_width):
-        part = _compressed(np.ascontiguousarray(whole[:, first : first + array.part_width]), blosc)
+    for first in range(0, block.shape[1], width):
+        part = _compressed(np.ascontiguousarray(block[:, first : first + width]), blosc)
         n_bytes = sum(piece.nbytes for piece in part)
         index += INDEX_ENTRY.pack(start, n_bytes)
         start += n_bytes
@@ -178,20 +164,6 @@ def _decodes_to_block(array: StoredArray, pieces: Pieces, block: np.ndarray) -> 
     return decoded.shape == block.shape and decoded.tobytes() == block.tobytes()
 
 
-def _blosc_settings(metadata: ArrayV3Metadata) -> tuple[Any, ...] | None:
-    """Return an array's (compressor, level, shuffle, block size, item size) for `blosc.compress`; or None.
-
-    It is None if the array isn't compressed with Blosc.
-    """
-    codecs: Any = metadata.codecs
-    for codec in codecs[0].codecs if isinstance(codecs[0], ShardingCodec) else codecs:
-        if isinstance(codec, BloscCodec):
-            settings: Any = codec.to_dict()["configuration"]
-            shuffle = SHUFFLES[settings["shuffle"]]
-            return settings["cname"].encode(), settings["clevel"], shuffle, settings["blocksize"], settings["typesize"]
-    return None
-
-
 def _padded(array: StoredArray, block: np.ndarray) -> np.ndarray:
     """Return the block, padded with the array's fill value to a whole chunk, in contiguous memory."""
     if block.shape == array.chunks:
@@ -201,10 +173,14 @@ def _padded(array: StoredArray, block: np.ndarray) -> np.ndarray:
     return whole
 
 
-def _compressed(block: np.ndarray, blosc: tuple[Any, ...] | None) -> Pieces:
-    """Return a block as (bytes, checksum), the bytes compressed if there are settings of Blosc."""
+def _compressed(block: np.ndarray, blosc: BloscCodec | None) -> Pieces:
+    """Return a block as (bytes, checksum), the bytes compressed if there is a codec for that."""
     body: Any = VLenUTF8().encode(block.astype(object)) if block.dtype.kind == "T" else block
-    return _with_checksum(body if blosc is None else numcodecs.blosc.compress(body, *blosc))
+    if blosc is not None:
+        own: Any = blosc.to_dict()["configuration"]
+        settings = own["cname"].encode(), own["clevel"], SHUFFLES[own["shuffle"]], own["blocksize"], own["typesize"]
+        body = numcodecs.blosc.compress(body, *settings)
+    return _with_checksum(body)
 
 
 def _with_checksum(body: Any) -> Pieces:

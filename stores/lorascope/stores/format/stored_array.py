@@ -50,7 +50,8 @@ class StoredArray:
     """Columns of an inner chunk if each object is a shard of several inner chunks; else None."""
     dtype: np.dtype[Any]
     """Stored dtype, little-endian; uint16 for bits of bfloat16."""
-    compressed: bool
+    blosc: BloscCodec | None
+    """Codec that compresses its chunks; None if they aren't compressed."""
     fill: Any
     dims: tuple[str | None, ...]
     attributes: Mapping[str, Any]
@@ -63,6 +64,7 @@ class StoredArray:
         grid: Any = metadata.chunk_grid
         codecs: Any = metadata.codecs
         sharded = isinstance(codecs[0], ShardingCodec)
+        inner = codecs[0].codecs if sharded else codecs
         dtype = metadata.data_type.to_native_dtype()
         return cls(
             path=path,
@@ -70,7 +72,7 @@ class StoredArray:
             chunks=tuple(grid.chunk_shape),
             part_width=codecs[0].chunk_shape[1] if sharded else None,
             dtype=dtype if dtype.kind == "T" else dtype.newbyteorder("<"),
-            compressed=any(isinstance(codec, BloscCodec) for codec in (codecs[0].codecs if sharded else codecs)),
+            blosc=next((codec for codec in inner if isinstance(codec, BloscCodec)), None),
             fill=metadata.fill_value,
             dims=metadata.dimension_names or (),
             attributes=dict(metadata.attributes),
@@ -144,10 +146,10 @@ class StoredArray:
         """
         body = without_checksum(content)
         if self.dtype.kind == "T":
-            return _decode_text(body, self.chunks[0], max_text_bytes(self.path), compressed=self.compressed)
+            return _decode_text(body, self.chunks[0], max_text_bytes(self.path), compressed=self.blosc is not None)
         shape = (self.chunks[0], *(self.chunks[1:] if self.part_width is None else (self.part_width,)))
         n_bytes = math.prod(shape) * self.dtype.itemsize
-        if self.compressed:
+        if self.blosc is not None:
             body = _decompress(body, n_bytes)
         if len(body) != n_bytes:
             raise ValueError(f"it has {len(body)} bytes, not {n_bytes}")

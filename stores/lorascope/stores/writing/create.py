@@ -16,11 +16,11 @@ from zarr.core.metadata import ArrayV3Metadata
 from zarr.dtype import parse_dtype
 
 from ..errors import StoreError
-from ..format.codec import ChunkEncoder, compressors
+from ..format.codec import compressors, encode_chunk
 from ..format.digests import chunk_digest, combine_digests, with_fingerprint
-from ..format.layout import DIGEST_ARRAYS, GROUPS, ArraySpec, array_specs, chunk_key, require_rows_fit_chunks
+from ..format.layout import DIGEST_ARRAYS, GROUPS, ArraySpec, array_specs, require_rows_fit_chunks
 from ..format.spec import FORMAT, FORMAT_VERSION, ROW_TOKENS, Codec, RunSpec
-from ..format.stored_array import max_text_bytes
+from ..format.stored_array import StoredArray, max_text_bytes
 from ..format.tables import TABLES, TOKEN_TEXT
 from ..json_document import MAX_BYTES
 from ..places.file_lock import this_process
@@ -94,12 +94,14 @@ def create_run(
     # First, so that if this is interrupted, the place is known to be a run that is being set up.
     place.write("zarr.json", mine)
     place.flush("")
-    once = [entry for entry in specs if not entry.by_row and entry.path in values]
-    encoder = ChunkEncoder({entry.path: arrays[entry.path] for entry in once}, decode_back=decode_back)
+    once = [StoredArray.from_metadata(path, arrays[path]) for path in values]
     with ThreadPoolExecutor(N_THREADS) as threads:
         collect_results([threads.submit(place.write, key, content) for key, content in contents.items()])
         written = collect_results(
-            [threads.submit(_write_static_array, place, encoder, e, values[e.path]) for e in once]
+            [
+                threads.submit(_write_static_array, place, array, values[array.path], decode_back=decode_back)
+                for array in once
+            ]
         )
         collect_results([threads.submit(place.flush, path) for path in documents if path])
     # Last: a run without this digest was interrupted while it was set up.
@@ -126,7 +128,7 @@ def resume_run(path: str | Path | Place, *, decode_back: bool = False) -> RunWri
     if run.finished:
         raise StoreError(f"`{place.name}` is finished; there is no row to write")
     require_root_digest(root)
-    return RunWriter(run, root.arrays, decode_back=decode_back)
+    return RunWriter(run, decode_back=decode_back)
 
 
 def _require_unused(place: Place) -> None:
@@ -158,16 +160,15 @@ def _require_unchanged_root(place: Place, root: bytes) -> None:
     )
 
 
-def _write_static_array(place: Place, encoder: ChunkEncoder, entry: ArraySpec, values: Any) -> list[tuple[str, bytes]]:
+def _write_static_array(place: Place, array: StoredArray, values: Any, *, decode_back: bool) -> list[tuple[str, bytes]]:
     """Write an array's values durably to the run, and return (key, digest) of each chunk."""
-    block = np.asarray(values, np.dtypes.StringDType() if entry.dtype == "string" else np.dtype(entry.dtype))
-    parts = []
-    for index in range(-(-len(block) // entry.chunks[0])):
-        key = chunk_key(entry.path, index, block.ndim)
-        pieces = encoder.encode(entry.path, block[index * entry.chunks[0] :][: entry.chunks[0]])
+    block, parts = np.asarray(values, array.dtype), []
+    for index in range(array.n_chunks):
+        key = array.key(index)
+        pieces = encode_chunk(array, block[index * array.chunks[0] :][: array.chunks[0]], decode_back=decode_back)
         place.write(key, *pieces)
         parts.append((key, chunk_digest(FORMAT_VERSION, *pieces)))
-    place.flush(entry.path)
+    place.flush(array.path)
     return parts
 
 

@@ -7,12 +7,11 @@ from contextlib import suppress
 from typing import Any, NamedTuple, Self, TypeVar
 
 import numpy as np
-from zarr.core.metadata import ArrayV3Metadata
 
 from ..errors import StoreError
-from ..format.codec import ChunkEncoder
+from ..format.codec import encode_chunk
 from ..format.digests import chunk_digest, combine_digests, combine_row_digests, with_fingerprint, with_root_digest
-from ..format.layout import COMMITS, DIGEST_ARRAYS, DIGESTS, chunk_key, commit_path, is_kept_with_states
+from ..format.layout import COMMITS, DIGESTS, chunk_key, commit_path, is_kept_with_states
 from ..format.spec import ROW_TOKENS
 from ..places.folder import deleted_message
 from ..places.place import Place
@@ -61,13 +60,11 @@ class RunWriter:
     ----------
     run
         The run, which isn't finished.
-    metadata
-        Metadata of every array of the run.
     decode_back
         Whether each chunk is decoded and compared with its values before it is written.
     """
 
-    def __init__(self, run: Run, metadata: Mapping[str, ArrayV3Metadata], *, decode_back: bool) -> None:
+    def __init__(self, run: Run, *, decode_back: bool) -> None:
         """Prepare to write rows; nothing is written yet."""
         self.place = run.place
         self.path = run.path
@@ -75,10 +72,8 @@ class RunWriter:
         self._version = run.format_version
         self._static_digest: str = run.attributes["static_digest"]
         self._root_mark: str | None = None
-        by_row = {path: metadata[path] for path, array in run.arrays.items() if array.by_row}
-        digests = {path: metadata[path] for path in DIGEST_ARRAYS if path in metadata}
-        self._encoder = ChunkEncoder({**by_row, **digests}, decode_back=decode_back)
-        self._arrays = {path: self._encoder.arrays[path] for path in by_row}
+        self._decode_back = decode_back
+        self._arrays = run.arrays
         self._state_rows = run.state_rows
         self._committed = {int(row) for row in np.flatnonzero(run.committed_rows)}
         self._threads = ThreadPoolExecutor(thread_name_prefix="lorascope-chunk")
@@ -99,14 +94,14 @@ class RunWriter:
     def _read_digests(self) -> np.ndarray:
         """Return the digests of rows that are committed now, by any writer, uint8 (row, byte); zero for others."""
         known = {"format_version": self._version, "finished": False, "static_digest": self._static_digest}
-        return read_digests(self.place, known, self._encoder.arrays)
+        return read_digests(self.place, known, self._arrays)
 
     def row_arrays(self, row: int) -> RowArrays:
         """Return the arrays that `write_row` needs for this row: path -> (shape of a full row's block, dtype)."""
         return {
             path: ((ROW_TOKENS, *array.shape[1:]), array.dtype)
             for path, array in self._arrays.items()
-            if self._state_rows[row] or not is_kept_with_states(path)
+            if array.by_row and (self._state_rows[row] or not is_kept_with_states(path))
         }
 
     def row_tokens(self, row: int) -> slice:
@@ -179,7 +174,7 @@ class RunWriter:
         added = {**with_fingerprint(attributes), "finished": True}
         if self._version >= 3:
             added["rows_digest"] = combine_row_digests(dict(enumerate(map(bytes, digests))))
-            length = self._encoder.arrays[DIGESTS].chunks[0]
+            length = self._arrays[DIGESTS].chunks[0]
             for chunk, first in enumerate(range(0, self.n_rows, length)):
                 self._write_chunk(DIGESTS, chunk, digests[first : first + length])
             self.place.flush(DIGESTS)
@@ -221,7 +216,7 @@ class RunWriter:
         """Encode, hash and write a chunk, and return its key, digest, size and times."""
         key = chunk_key(path, row, block.ndim)
         start = time.perf_counter()
-        pieces = self._encoder.encode(path, block)
+        pieces = encode_chunk(self._arrays[path], block, decode_back=self._decode_back)
         digest = chunk_digest(self._version, *pieces)
         encoded = time.perf_counter()
         self.place.write(key, *pieces)
