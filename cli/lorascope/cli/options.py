@@ -3,7 +3,7 @@
 import json
 import tomllib
 from pathlib import Path
-from typing import Annotated, get_args
+from typing import Annotated, Any, get_args
 
 from cyclopts import App, ArgumentCollection, Parameter
 from cyclopts.config import Dict
@@ -87,4 +87,7 @@ def add_file_settings(app: App, commands: tuple[str, ...], arguments: ArgumentCo
                 types, description = (*types, str), f"{description} or a text"
             if kind in hints and type(value) not in types:
                 raise ValueError(f"`{path}` has {key} = {json.dumps(value, default=str)}; give {description}")
-    Dict(data=values, source=str(path), use_commands_as_keys=False)(app, commands, arguments)
+    nested: dict[str, Any] = values
+    for command in reversed(commands):
+        nested = {command: nested}
+    Dict(data=nested, source=str(path))(app, commands, arguments)

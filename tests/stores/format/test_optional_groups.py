@@ -14,7 +14,7 @@ from lorascope.stores.writing import create
 from ..on_disk import damage, edit_root
 from ..reading.test_harmful import set_fields
 
-GAIN, NOTE = "later/gain", "later/part/note"
+GAIN, NOTE = "wider/gain", "wider/part/note"
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def with_group(make_run: Any, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_listed_group_is_passed_by(with_group: Path, make_run: Any) -> None:
     plain, run = open_run(make_run().path), open_run(with_group)
-    assert run.attributes["optional_groups"] == ["later"]
+    assert run.attributes["optional_groups"] == ["wider"]
     assert "optional_groups" not in plain.attributes
     name = run.component_paths[0]
     np.testing.assert_array_equal(run.base(name).values[:1024], plain.base(name).values[:1024])
@@ -64,9 +64,9 @@ def test_its_lost_chunks_are_missed(with_group: Path) -> None:
 def test_copy_has_it_not_and_says_so(with_group: Path, tmp_path: Path) -> None:
     copy = pull(with_group, tmp_path / "copy.zarr")
     (step,) = copy.attributes["provenance"]["copied"]
-    assert (step["how"], step["omitted"]) == ("pull", ["later"])
+    assert (step["how"], step["omitted"]) == ("pull", ["wider"])
     assert "optional_groups" not in copy.attributes
-    assert not (tmp_path / "copy.zarr/later").exists()
+    assert not (tmp_path / "copy.zarr/wider").exists()
     assert verify(copy.path).ok
     (again,) = pull(copy.path, tmp_path / "again.zarr").attributes["provenance"]["copied"][1:]
     assert "omitted" not in again
@@ -102,11 +102,11 @@ def test_copy_compares_the_digest_of_every_row_all_the_same(with_group: Path, tm
         pull(with_group, tmp_path / "copy.zarr")
 
 
-@pytest.mark.parametrize("listed", [[], ["other"], ["rows"], "later", [["later"]], None])
+@pytest.mark.parametrize("listed", [[], ["other"], ["rows"], "wider", [["wider"]], None])
 def test_group_that_is_not_listed_is_refused(with_group: Path, listed: Any) -> None:
     edit_root(with_group, optional_groups=listed)
     words = (
-        "'later/gain' is in a group that `optional_groups` doesn't list|attribute `optional_groups` is .*list of names"
+        "'wider/gain' is in a group that `optional_groups` doesn't list|attribute `optional_groups` is .*list of names"
     )
     with pytest.raises(StoreError, match=words):
         open_run(with_group)
@@ -115,7 +115,7 @@ def test_group_that_is_not_listed_is_refused(with_group: Path, listed: Any) -> N
 
 def test_its_arrays_have_the_limits_of_all_others(with_group: Path) -> None:
     set_fields(with_group, GAIN, codecs=[{"name": "bytes", "configuration": {"endian": "little"}}])
-    with pytest.raises(StoreError, match="'later/gain' can't be decoded"):
+    with pytest.raises(StoreError, match="'wider/gain' can't be decoded"):
         open_run(with_group)
 
 

@@ -15,6 +15,7 @@ import zarr
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from zarr.codecs import BloscCodec
 
 from lorascope.stores import open_run, widen
 from lorascope.stores.format.codec import compressors
@@ -41,7 +42,8 @@ def sealed(body: bytes) -> bytes:
 
 def decode(body: np.ndarray, *, compressed: bool = True) -> np.ndarray:
     shape = (N_ROWS, ROW_BYTES)
-    array = StoredArray("x", shape, shape, None, np.dtype(np.uint8), compressed, 0, (), {})
+    blosc = BloscCodec() if compressed else None
+    array = StoredArray("x", shape, shape, None, np.dtype(np.uint8), blosc, 0, (), {})
     return array.decode_part(sealed(body.tobytes()))
 
 
