@@ -16,7 +16,7 @@ from lorascope.capture.config import CaptureConfig
 from lorascope.cli.main import app, main
 from lorascope.study.settings import StudySettings
 
-__all__ = ["PAGES", "ROOT", "Block", "blocks", "captured", "check", "named"]
+__all__ = ["PAGES", "ROOT", "Block", "blocks", "captured", "check", "job_commands", "named"]
 
 ROOT = Path(__file__).parents[1]
 PAGES = (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md")))
@@ -141,6 +141,11 @@ def run_command(words: list[str], *, only_parse: bool = False) -> None:
         assert words == ["source", ".venv/bin/activate"]
 
 
+def job_commands(block: Block) -> list[list[str]]:
+    """The words of each command of a job of GitHub Actions."""
+    return [shlex.split(step["run"]) for job in yaml.safe_load(block.text)["jobs"].values() for step in job["steps"]]
+
+
 def check(block: Block, scope: dict[str, Any]) -> None:
     """Run a block as far as it can be."""
     if block.language == "python":
@@ -153,6 +158,9 @@ def check(block: Block, scope: dict[str, Any]) -> None:
         for words in commands(block):
             if "lorascope" in words:
                 run_command(words, only_parse=True)
+    elif block.language == "yaml" and "jobs:" in block.text:
+        for command in job_commands(block):
+            run_command(command, only_parse=True)
     elif block.language == "yaml":
         StudySettings.model_validate(yaml.safe_load(block.text))
     elif block.language == "toml":

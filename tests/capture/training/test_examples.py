@@ -7,12 +7,17 @@ from typing import Any, ClassVar
 import pytest
 from transformers import TrainerCallback
 
+from lorascope.capture import load_model
+from lorascope.cli.main import main
 from lorascope.study.demo_inputs import demo_model
 
-from ...pages import ROOT, blocks, run_python
+from ...pages import ROOT, blocks, job_commands, run_python
 from ...tiny import save_model
 
-EXAMPLE, OF_TRL = (block for block in blocks((ROOT / "docs/training.md").read_text()) if "callbacks=" in block.text)
+PAGE = blocks((ROOT / "docs/training.md").read_text())
+MERGE = next(block for block in PAGE if "merge_and_unload" in block.text)
+JOB = next(block for block in PAGE if block.language == "yaml")
+EXAMPLE, OF_TRL = (block for block in PAGE if "callbacks=" in block.text)
 """With `transformers.Trainer`, and with TRL's SFTTrainer, of whose log test_chats.py looks at more."""
 
 
@@ -77,3 +82,9 @@ def test_trls_runs_as_printed_on_the_demos_model(tmp_path: Path, monkeypatch: py
     assert tokenizer.decode([label for label in labels if label != -100]).strip() == "Yes, it is.<|im_end|>"
     assert run.finished
     assert run.samples.sizes["sample"] == 3
+    # The merge, by the steps of the page's job; and a folder in which the adapter isn't merged.
+    run_python(MERGE.text, scope)
+    steps = job_commands(JOB)
+    assert [main(words[1:]) for words in steps] == [0, 0]
+    load_model("runs/demo/model.gguf")[0].save_pretrained("trained/merged")
+    assert [main(words[1:]) for words in steps] == [1, 1]
