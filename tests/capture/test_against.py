@@ -161,6 +161,42 @@ def test_merges_get_their_verdict(case: str, trained: Trained) -> None:
     assert not any("samples" in note or "tokens" in note for note in result.attrs["not_compared"])
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, HALF])
+def test_a_run_of_one_sample_has_a_verdict_by_layers(dtype: Any, trained: Trained, tmp_path: Path) -> None:
+    adapted, place = attach_adapter(copy.deepcopy(trained.model), trained.adapter), tmp_path / "single.zarr"
+    options: dict[str, Any] = {"progress": False, "score": False, "window_tokens": 200}
+    run = capture(adapted, texts(1), place, tokenizer=trained.tokenizer, **options)
+    result = compare(trained, merge(trained, dtype=dtype), run)
+    assert result.attrs["verdict"] == "adapter", result.attrs["sentence"]
+    assert compare(trained, trained.model, run).attrs["verdict"] == "base"
+
+
+def test_other_norms_in_bfloat16_are_not_the_adapter(trained: Trained) -> None:
+    """No layer with LoRA shows them."""
+    model = merge(trained)
+    model.model.norm.weight.data *= 1.05
+    result = compare(trained, model.to(HALF))
+    assert result.attrs["verdict"] in ("unknown", "else"), result.attrs["sentence"]
+    assert "all 28 compared layers have it" in result.attrs["sentence"]
+
+
+def test_a_target_that_can_not_read_all_tokens_is_never_the_adapter(trained: Trained) -> None:
+    """A vocabulary that was cut, and a context that is shorter."""
+    cut, short = merge(trained), merge(trained)
+    cut.resize_token_embeddings(100)
+    short.config.max_position_embeddings = 40
+    for model in (cut, short):
+        result = compare(trained, model)
+        assert result.attrs["verdict"] == "unknown", result.attrs["sentence"]
+        assert (
+            "28 layers: base and delta of no whole sample that the target can read are stored"
+            in result.attrs["not_compared"]
+        )
+        assert any(
+            note.endswith("tokens: the target gave no probability of them") for note in result.attrs["not_compared"]
+        )
+
+
 def test_missing_layers_are_named(trained: Trained) -> None:
     for dtype in (torch.float32, HALF):
         result = compare(trained, merge(trained, scaled(0, LAYER), dtype=dtype))

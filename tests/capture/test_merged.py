@@ -163,6 +163,11 @@ def merged_narrow(case: Case) -> None:
     case.save(case.attached(dtype=torch.bfloat16).merge_and_unload().float())
 
 
+def merged_narrow_half(case: Case) -> None:
+    """Merged in bfloat16, and saved in float16, for a GPU that has no bfloat16."""
+    case.save(case.attached(dtype=torch.bfloat16).merge_and_unload().half())
+
+
 def half_factors(case: Case) -> None:
     """LoRA's matrices rounded to the base's type, as without PEFT's `autocast_adapter_dtype`."""
     model = PeftModel.from_pretrained(case.plain().bfloat16(), str(case.adapter), autocast_adapter_dtype=False)
@@ -180,14 +185,16 @@ def other_order(case: Case) -> None:
 
 
 @pytest.mark.parametrize(
-    "write", [shards, safe, merged_wide, merged_narrow, half_factors, other_order], ids=lambda f: f.__name__
+    "write",
+    [shards, safe, merged_wide, merged_narrow, merged_narrow_half, half_factors, other_order],
+    ids=lambda f: f.__name__,
 )
 def test_other_ways_to_merge_are_sound(tmp_path: Path, write: Callable[[Case], None]) -> None:
     case = Case(tmp_path, size=0.3)
     write(case)
     result = case.compared()
     assert result.attrs["verdict"] == "adapter", result.attrs["sentence"]
-    narrow = write in (merged_wide, merged_narrow, half_factors)
+    narrow = write in (merged_wide, merged_narrow, merged_narrow_half, half_factors)
     assert {*result["dtype"].values.tolist()} == {"bfloat16" if narrow else "float32"}
 
 
@@ -360,6 +367,21 @@ def eight_bits(case: Case) -> None:
             tensors[key] = (tensors[key] / step).round() * step
 
     case.change(quantise)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("rms_norm_eps", 0.5), ("num_attention_heads", 2), ("num_hidden_layers", 1), ("use_cache", False)],
+)
+def test_other_settings_leave_it_open(tmp_path: Path, name: str, value: Any) -> None:
+    """Right weights that compute something else are never called the adapter; what changes nothing isn't accused."""
+    case = Case(tmp_path)
+    case.save(case.attached().merge_and_unload())
+    file = case.merged / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {name: value}))
+    result = case.compared()
+    assert result.attrs["verdict"] == ("adapter" if name == "use_cache" else "unknown")
+    assert (f"config.json isn't the base's: {name}={value}" in result.attrs["sentence"]) == (name != "use_cache")
 
 
 TINY = {"size": 1e-4}

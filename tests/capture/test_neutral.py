@@ -18,6 +18,7 @@ from transformers import GenerationConfig
 from lorascope import analyze
 from lorascope.analyze.report.page import page_path, paragraph
 from lorascope.analyze.results.format import format_error
+from lorascope.analyze.results.sizes import sizes
 from lorascope.analyze.viewing.index import index_path
 from lorascope.capture import CaptureConfig, plan
 from lorascope.capture.models.device import ALONE
@@ -26,6 +27,7 @@ from lorascope.capture.samples.encoded import TEXT, EncodedSample
 from lorascope.capture.samples.generate import generate
 from lorascope.capture.settling.estimate import estimate
 from lorascope.capture.settling.neutral import write_neutral_texts
+from lorascope.cli.main import main
 from lorascope.stores import Run, StoreError, open_run, pull, verify
 from lorascope.stores.copying.copy_target import copied_spec
 from lorascope.stores.places.folder import FolderPlace
@@ -346,3 +348,32 @@ def test_the_free_space_counts_them(make: Any, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr("lorascope.capture.settling.settle.write_neutral_texts", None)  # the base writes none before
     with pytest.raises(StoreError, match="the run, with its neutral texts, would take about .* where .* are free"):
         make("both.zarr", neutral=1)
+
+
+def test_sizes_are_those_of_the_run_around_them(make: Any) -> None:
+    plain, run = make("plain.zarr"), make(neutral=N)
+    *alone, before = sizes(plain)
+    *parts, whole = sizes(run)
+    assert [part.part for part in parts] == [part.part for part in alone]
+    assert whole.raw_bytes == before.raw_bytes
+    assert whole.stored_bytes == pytest.approx(before.stored_bytes, abs=200)  # names and times in the root
+    assert sizes(neutral_of(run))[-1].stored_bytes > 1000
+
+
+def test_a_queue_too_small_for_them_is_refused_before_the_first_row(make: Any, tmp_path: Path) -> None:
+    settings = {"states": "none", "changes": "none", "batch_tokens": 100, "queue": "400kB"}
+    with pytest.raises(ValueError, match="`queue` is 400000 bytes, but a batch fills 1 rows at once"):
+        make(neutral=10, **settings)
+    assert not (tmp_path / "run.zarr").exists()
+    assert make(**settings).finished
+
+
+def test_info_says_whether_all_are_captured(make: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    run = make(neutral=N)
+    for state in ("finished", "unfinished"):
+        if state == "unfinished":
+            unfinish(Path(neutral_of(run).path), 0)
+        capsys.readouterr()
+        assert main(["info", str(run.path), "--json"]) == 0
+        facts = json.loads(capsys.readouterr().out)
+        assert (facts["state"], facts["neutral"]["default"]["state"]) == ("finished", state)

@@ -1,6 +1,7 @@
 """`lorascope verify RUN --against`: sentence, table, JSON and exit codes."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from .called import call, flat
 pytest.importorskip("torch")
 
 from ..capture.test_against import Trained, merge, scaled, texts, trained  # noqa: F401 (a fixture)
-from ..tiny import save_model
+from ..tiny import byte_tokenizer, save_model
 
 
 @pytest.mark.usefixtures("wide")
@@ -65,3 +66,40 @@ def test_a_missing_target(trained: Trained, capsys: pytest.CaptureFixture[str]) 
     code, _, err = call("verify", capsys, trained.run.path, "--against", "./nowhere")
     assert code == 2
     assert "`model` is './nowhere', which doesn't exist" in err
+
+
+@pytest.mark.parametrize("target", ["", " "])
+def test_an_empty_target(trained: Trained, target: str, capsys: pytest.CaptureFixture[str]) -> None:  # noqa: F811
+    """As of a variable that a pipeline forgot to set."""
+    code, out, err = call("verify", capsys, trained.run.path, "--against", target)
+    assert (code, out) == (2, "")
+    assert f"`--against` is {target!r}; give a folder" in err
+
+
+def test_an_adapter_in_the_folder_is_not_merged(
+    trained: Trained,  # noqa: F811
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """transformers attaches it to the base beside it; other software runs the base."""
+    folder = save_model(tmp_path / "both", trained.model, trained.tokenizer)
+    shutil.copytree(trained.adapter, folder, dirs_exist_ok=True)
+    code, _, err = call("verify", capsys, trained.run.path, "--against", folder)
+    assert code == 2
+    assert "holds an adapter ('adapter_config.json'), which isn't merged" in err
+
+
+@pytest.mark.usefixtures("wide")
+def test_a_tokenizer_that_splits_otherwise_is_not_compared(
+    trained: Trained,  # noqa: F811
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    from tokenizers import normalizers
+
+    tokenizer = byte_tokenizer(("the", "Ġthe", "ing"))
+    tokenizer.backend_tokenizer.normalizer = normalizers.Lowercase()
+    folder = save_model(tmp_path / "lower", merge(trained), tokenizer)
+    code, out, _ = call("verify", capsys, trained.run.path, "--against", folder)
+    assert code == 0
+    assert "not compared: how the tokenizer splits texts: its file isn't the run's" in flat(out)

@@ -110,12 +110,22 @@ def layer_sums(
     """
     paths = [path for path, rank in zip(run.component_paths, run.adapter(adapter)["rank"].values, strict=True) if rank]
     usable, starts = (run.with_states.values & run.committed.values)[places], np.cumsum([0, *map(len, sequences)])
-    whole = [i for i in range(len(sequences)) if usable[starts[i] : starts[i + 1]].all()]
+    facts = model_facts(model)
+    whole = [
+        i
+        for i, ids in enumerate(sequences)
+        if usable[starts[i] : starts[i + 1]].all()
+        and ids.max() < facts.n_known_tokens
+        and len(ids) <= (facts.context_length or len(ids))
+    ]
     n_before = np.cumsum([0, *(len(sequences[i]) for i in whole)])
     chosen = [i for i, n in zip(whole, n_before, strict=False) if n < LAYER_TOKENS]
     if not chosen or run.stream == "pair":
         reason = "in stream `pair` delta includes what earlier layers change"
-        return LayerSums({}, {reason if chosen else "base and delta of no whole sample are stored": len(paths)})
+        return LayerSums(
+            {},
+            {reason if chosen else "base and delta of no whole sample that the target can read are stored": len(paths)},
+        )
     modules, sums = dict(plain_model(model).named_modules()), dict[str, np.ndarray]()
     samples, device, n_done = [_as_sample(sequences[i]) for i in chosen], input_device(model), 0
     batch_places: list[np.ndarray] = []  # of each sample of the batch
@@ -172,6 +182,12 @@ def tokenizer_differences(tokenizer: Any, run: Run) -> list[str]:
     own = np.array(vocabulary_texts(tokenizer, len(texts)), object)
     first = [f"token {i} is {own[i]!r}, in the run {texts[i]!r}" for i in np.flatnonzero(own != texts)[:1]]
     return [f"its tokenizer is another: {clause}" for clause in first]
+
+
+def has_other_rules(tokenizer: Any, run: Run) -> bool:
+    """Return whether a tokenizer's serialised form isn't the run's, so that it may split texts otherwise."""
+    stored = run.attributes.get("provenance", {}).get("tokenizer", {}).get("sha256")
+    return bool(stored != tokenizer_identity(tokenizer)["sha256"])
 
 
 def is_exact(model: Any, run: Run) -> bool:

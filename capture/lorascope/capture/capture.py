@@ -125,6 +125,8 @@ def _capture(config: CaptureConfig, items: Items | None, model: Any, tokenizer: 
         if settled.state != "finished":
             _require_room(settled)  # before the base writes texts
         neutral = settle_neutral(settled, progress)  # before anything is written
+        if neutral is not None and neutral.state != "finished":
+            _require_room(neutral)
         for part in (settled, *([] if neutral is None else [neutral])):
             if part.state != "finished":
                 with _open_writer(part, progress) as writer:

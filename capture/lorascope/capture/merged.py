@@ -20,7 +20,15 @@ from lorascope.stores.progress import Progress
 
 from .errors import AdapterError
 from .models.adapter import read_adapter
-from .models.checkpoint import map_weights, merge_type, model_folder, read_weight, round_weight, type_name
+from .models.checkpoint import (
+    map_weights,
+    merge_type,
+    model_folder,
+    other_settings,
+    read_weight,
+    round_weight,
+    type_name,
+)
 from .models.model import read_config
 from .models.refusal import adapter_tensors, is_residual, lora_layers, raise_for_problems
 from .models.weights import plain_path, state_tensors
@@ -107,6 +115,8 @@ class _Merge(NamedTuple):
     """Path of a module that the adapter changes in a way that isn't replayed -> why."""
     axes: Mapping[str, int]
     """Name of a weight that LLM.int8 quantises -> its axis of inputs."""
+    settings: tuple[str, ...]
+    """Settings of config.json, such as `rms_norm_eps=1e-05`, in which the merged model isn't the base."""
 
 
 def _open_merge(adapter: str | Path, source: str, merged: Path | None = None) -> _Merge:
@@ -118,7 +128,9 @@ def _open_merge(adapter: str | Path, source: str, merged: Path | None = None) ->
             "save it with PEFT's `path_initial_model_for_weight_conversion`"
         )
     folder = model_folder(source)
-    model = model_on_meta(read_config(str(folder), trust_remote_code=False, local_files_only=True), torch.float32)
+    own = read_config(str(folder), trust_remote_code=False, local_files_only=True)
+    settings = () if merged is None else other_settings(own, merged)
+    model = model_on_meta(own, torch.float32)
     names, whole = tuple(state_tensors(model)), tuple(get_keys_to_not_convert(model))
     axes = {
         f"{path}.weight": 0 if isinstance(module, Conv1D) else 1
@@ -141,7 +153,7 @@ def _open_merge(adapter: str | Path, source: str, merged: Path | None = None) ->
     refused |= dict.fromkeys(sorted(unknown), "trained tokens aren't replayed")
     expected = adapter_tensors(adapted, "default").items()
     trained = {id(empty): tensors[key] for key, empty in expected if key in tensors and ".lora_" in key}
-    return _Merge(names, base, after, layers, trained, replaced, refused, axes)
+    return _Merge(names, base, after, layers, trained, replaced, refused, axes, settings)
 
 
 def _compare(merge: _Merge, dtype: str, progress: Progress | None, attrs: dict[str, Any]) -> xr.Dataset:
@@ -164,7 +176,7 @@ def _compare(merge: _Merge, dtype: str, progress: Progress | None, attrs: dict[s
             rows[path] = unknown | {"explanation": " ".join(str(error).split()) or type(error).__name__}
         if progress is not None:
             progress(n_done + 1, len(names))
-    return _summarize(rows, others, attrs)
+    return _summarize(rows, others, merge.settings, attrs)
 
 
 def _base_weight(merge: _Merge, name: str) -> torch.Tensor:
@@ -257,7 +269,9 @@ def _compare_other(merge: _Merge, name: str) -> str:
     return f"it differs by {float(off.norm() / start.norm()):.2g} of its norm, in {int(off.count_nonzero()):,} numbers"
 
 
-def _summarize(rows: Mapping[str, Mapping[str, Any]], others: Mapping[str, str], attrs: dict[str, Any]) -> xr.Dataset:
+def _summarize(
+    rows: Mapping[str, Mapping[str, Any]], others: Mapping[str, str], settings: Sequence[str], attrs: dict[str, Any]
+) -> xr.Dataset:
     """Return the Dataset of `compare_merged` from the rows of its components."""
     empty: dict[str, Any] = dict.fromkeys((*NUMBERS, "norm"), math.nan) | dict.fromkeys(TEXTS, "")
     frame = pd.DataFrame([{**empty, **row} for row in rows.values()], [*rows], [*empty])
@@ -267,7 +281,7 @@ def _summarize(rows: Mapping[str, Mapping[str, Any]], others: Mapping[str, str],
     counts, weights = Counter(frame["verdict"]), frame["norm"] ** 2
     if others or counts.keys() - {"adapter", "rounded", "not compared"}:
         verdict = "not the adapter"
-    elif counts["not compared"] or not counts:
+    elif counts["not compared"] or not counts or settings:
         verdict = "unknown"
     else:
         verdict = "rounded" if counts["rounded"] else "adapter"
@@ -277,6 +291,8 @@ def _summarize(rows: Mapping[str, Mapping[str, Any]], others: Mapping[str, str],
     sentence = f"{verdict}, by layer: {', '.join(f'{n} {name}' for name, n in sorted(counts.items()))}"
     if counts["scaled"]:
         sentence += f" ({frame['arrived'][frame['verdict'] == 'scaled'].median():.3g} times in the median)"
+    if settings:
+        sentence += f"; config.json isn't the base's: {', '.join(settings)}"
     if others:
         sentence += f"; other tensors that aren't the base's: {len(others)}, such as {next(iter(others))}"
     elif weights.sum() and verdict in ("adapter", "rounded"):

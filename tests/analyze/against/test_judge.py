@@ -55,6 +55,8 @@ CASES: dict[str, tuple[dict[str, Any], str]] = {
     "no change": ({"share": 1.0, "change": CHANGE * 0}, "unknown"),
     "no answer": ({"share": np.nan}, "unknown"),
     "few answers": ({"share": np.where(SAMPLE < 20, np.nan, 1.0)}, "unknown"),
+    "some answers missing": ({"share": np.where(SAMPLE < 2, np.nan, 1.0)}, "unknown"),
+    "the base, some answers missing": ({"share": np.where(SAMPLE < 2, np.nan, 0.0)}, "base"),
 }
 
 
@@ -169,6 +171,20 @@ def test_layers_locate(case: str) -> None:
     assert result.attrs["verdict"] == expected, result.attrs["sentence"]
     assert words in result.attrs["sentence"]
     assert "2 layers: no such name" in result.attrs["not_compared"]
+
+
+def test_layers_do_not_excuse_what_rounding_does_not_explain() -> None:
+    layers = SimpleNamespace(sums={f"l{i}": layer(1, 0.01) for i in range(4)}, not_compared={})
+    for noise, expected in ((0.015, "adapter"), (0.03, "unknown"), (0.08, "else")):
+        assert verdict(1.0, noise, layers=layers).attrs["verdict"] == expected
+
+
+def test_layers_in_which_the_adapter_adds_nothing_are_counted() -> None:
+    """As of an expert that no token reaches, or a B that training left zero."""
+    sums = {"l0": layer(1), "l1": layer(1) * 0}
+    result = verdict(1.0, exact=True, layers=SimpleNamespace(sums=sums, not_compared={}))
+    assert result.attrs["verdict"] == "adapter", result.attrs["sentence"]
+    assert result.attrs["not_compared"] == ["1 layers: the adapter adds nothing in them"]
 
 
 def test_a_target_without_any_probability_is_never_the_adapter() -> None:

@@ -2,6 +2,8 @@
 
 import copy
 import re
+import string
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -47,6 +49,31 @@ def test_a_changed_template_shows_in_chats_alone(serve: Any, captured: Any, name
     )
     assert clause is not None
     assert clause[1] == clause[2]
+
+
+def test_tokens_that_lost_their_spaces_are_not_compared(serve: Any, tmp_path: Path) -> None:
+    """As Llama 2's: decoded alone, SentencePiece's tokens lack the space before them, but lines still have ends."""
+    from peft import LoraConfig, get_peft_model
+    from tokenizers import Tokenizer, decoders, models, normalizers
+    from transformers import PreTrainedTokenizerFast
+
+    from lorascope.capture import capture
+
+    from ...tiny import llama
+
+    pieces = ["<s>", "</s>", "<unk>", *(f"<0x{byte:02X}>" for byte in range(256)), "\u2581", *string.ascii_letters]
+    core = Tokenizer(models.BPE(dict(zip(pieces, range(400), strict=False)), [], byte_fallback=True))
+    core.normalizer = normalizers.Sequence([normalizers.Prepend("\u2581"), normalizers.Replace(" ", "\u2581")])
+    steps = [decoders.Replace("\u2581", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    core.decoder = decoders.Sequence(steps)
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, bos_token="<s>", eos_token="</s>", unk_token="<unk>")
+    model = get_peft_model(llama(len(pieces)), LoraConfig(r=2, target_modules=["q_proj"], init_lora_weights=False))
+    data = [{"text": f"one two {word}\nand more words"} for word in ("three", "four")]
+    options: dict[str, Any] = {"states": "none", "changes": "all", "window_tokens": 64, "progress": False}
+    run = capture(model, data, tmp_path / "run", tokenizer=tokenizer, **options)
+    result = compare(serve, run, tokenizing(tokenizer))
+    assert (result.equal, result.differing) == ([], [])
+    assert "samples as text: there is nothing to compare" in result.not_compared
 
 
 def test_a_token_more_shows_where_it_stands(serve: Any, captured: Any) -> None:

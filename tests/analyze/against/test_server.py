@@ -161,6 +161,12 @@ LIES: dict[str, tuple[Answer, str]] = {
     "vLLM's infinite": (with_logprob(-9999.0), "a log-probability of -9999.0"),
     "no list": (changed(lambda *_: "all fine"), "has no log-probabilities of a prompt's tokens"),
     "no numbers": (lambda _, question: {"choices": []} if question else honest(_, None), "serve the model with vLLM"),
+    "written tokens": (
+        lambda _, question: (
+            {"choices": [{"logprobs": {"token_logprobs": [-0.5] * 8}}]} if question else honest(_, None)
+        ),
+        "serve the model with vLLM",
+    ),
     "a list": (raw(200, b"[]"), "lists no model; say which one to ask, with `--served-model NAME`"),
     "no JSON": (raw(200, b"<html>\x1b[2J Welcome"), r"answers '<html>\\x1b\[2J Welcome', which isn't whole JSON"),
     "nothing": (raw(200, b""), "answers '', which isn't whole JSON"),
@@ -192,6 +198,42 @@ def test_a_server_that_lies_or_breaks_is_named_in_one_line_and_soon(
     assert server.url in str(caught.value)
     assert len(str(caught.value)) < 400
     assert time.monotonic() - start < 4
+
+
+KEY = "sk-a/b+c"
+SHOWN: dict[str, Answer] = {
+    "as text": raw(200, f"Bearer {KEY}".encode()),
+    "at the end of what is shown": raw(200, b"x" * 54 + KEY.encode()),
+    "in an error": raw(400, b'{"got": "Bearer sk-a\\/b+c"}'),
+    "in an address": raw(307, b"", Location="http://elsewhere/?key=sk-a%2Fb%2Bc"),
+    "in place of a number": with_logprob(KEY),
+    "in place of a token": changed(lambda listed, _: [*listed[:2], {KEY: {"logprob": -1.0}}, *listed[3:]]),
+    "as a model": lambda *_: {"data": [{"id": KEY}, {"id": "other"}]},
+}
+
+
+@pytest.mark.parametrize("answer", SHOWN.values(), ids=SHOWN)
+def test_the_key_is_never_shown(serve: Any, monkeypatch: pytest.MonkeyPatch, answer: Answer) -> None:
+    """Whatever the server that was sent it answers."""
+    monkeypatch.setenv(connection.KEY, KEY)
+    with pytest.raises(ServerError) as caught:
+        server_nll(serve(answer).url, SEQUENCES)
+    assert "sk-a" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        with_logprob("A" * 5000),
+        changed(lambda listed, _: [*listed[:2], {"\n" * 2000: {"logprob": -1.0}}, *listed[3:]]),
+    ],
+    ids=["number", "token"],
+)
+def test_what_a_server_invents_is_cut_to_one_line(serve: Any, answer: Answer) -> None:
+    with pytest.raises(ServerError, match="position") as caught:
+        server_nll(serve(answer).url, SEQUENCES)
+    assert len(str(caught.value)) < 300
+    assert "\n" not in str(caught.value)
 
 
 FAILURES = {"500": raw(500, b"busy"), "429": raw(429, b"slow"), "503": raw(503, b""), "cut": cut, "reset": reset}
@@ -270,7 +312,18 @@ def test_a_redirect_is_not_followed(serve: Any, monkeypatch: pytest.MonkeyPatch)
 
 @pytest.mark.parametrize(
     "url",
-    ["localhost:8000", "ftp://host", "http://", "http://me:sk-secret@host", "http://host?key=x", "http://host#a", ""],
+    [
+        *(
+            "localhost:8000",
+            "ftp://host",
+            "http://",
+            "http://me:sk-secret@host",
+            "http://host?key=x",
+            "http://host#a",
+            "",
+        ),
+        *("http://[::1", "http://host:99999"),
+    ],
 )
 def test_what_is_no_address_is_refused(url: str) -> None:
     with pytest.raises(ValueError, match="isn't a server's address; give one like `http://localhost:8000`") as caught:

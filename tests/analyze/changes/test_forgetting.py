@@ -8,7 +8,7 @@ import pytest
 import xarray as xr
 
 from lorascope.analyze import changes, forgetting, open_result, save
-from lorascope.analyze.changes.forgetting import next_token_kl
+from lorascope.analyze.changes.forgetting import describe_forgetting, next_token_kl
 from lorascope.stores import Run, StoreError, open_run
 from lorascope.stores.reading.read import open_neutral
 
@@ -96,6 +96,7 @@ def test_a_files_texts_are_data_too(tmp_path: Path) -> None:
     result, neutral = forgetting(run), open_neutral(run)
     assert neutral is not None
     assert result.attrs["source"] == "of wiki.txt"
+    assert " samples of wiki.txt the next token moves by " in describe_forgetting(run, "default")
     assert float(result["kl"][0]) == pytest.approx(changes(neutral).attrs["kl"])
     assert float(result["miub"][0]) == pytest.approx(0.1)
 

@@ -102,12 +102,13 @@ def test_adapters_that_do_nothing_are_no_more_than_unknown() -> None:
         (
             (-9.0, 1.25, 0.004),
             "More than chance: the loss is lower than with random adapters of the same size "
-            "(change -9.0000 ± 0.0036 nat per token, with 8 of them 0.20 ± 0.21).",
+            "(change -9.0000 ± 0.0036 nat per token, with 8 of them 0.20 ± 0.21, 43.0 of their spreads apart).",
         ),
         (
             (0.2, 1.25, 0.004),
             "Next tokens move further than with random adapters of the same size, but the loss isn't clearly lower "
-            "(KL(base || adapted) 1.2500 ± 0.0031 nat per token, with 8 of them 0.0150 ± 0.0053).",
+            "(KL(base || adapted) 1.2500 ± 0.0031 nat per token, with 8 of them 0.0150 ± 0.0053, "
+            "231 of their spreads apart).",
         ),
     ],
 )

@@ -107,6 +107,13 @@ def test_null_adapters_are_counted_and_timed(
     assert made.seconds["null adapters"] == made.trial.costs.forward * made.n_all_tokens * n_passes
 
 
+def test_null_adapters_are_in_host_memory(config: Callable[..., CaptureConfig]) -> None:
+    made = plan(config(null_adapters=3, device="cuda"), probe=False)
+    parts = {need.what: need.parts for need in made.fit}
+    assert "null adapters" not in parts["device"]
+    assert parts["host"]["null adapters"] > 0
+
+
 def test_null_adapters_that_can_t_be_made_are_refused_before_loading(
     config: Callable[..., CaptureConfig], tiny_model: Any, tmp_path: Path
 ) -> None:

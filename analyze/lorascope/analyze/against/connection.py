@@ -8,7 +8,7 @@ import time
 from contextlib import closing, suppress
 from http.client import HTTPConnection, HTTPException, HTTPSConnection, IncompleteRead
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from lorascope.stores.errors import StoreError
 from lorascope.stores.json_document import parse_json
@@ -27,14 +27,22 @@ ANSWER_BYTES, TOKEN_BYTES = 2**16, 2**10
 
 
 class ServerError(RuntimeError):
-    """Error of a server that can't be reached, refuses, or answers what can't be right."""
+    """Error of a server that can't be reached, refuses, or answers what can't be right; without the server's key."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(without_key(message))
 
 
 class Server:
     """HTTP server at `url`, asked with the key in the environment; ValueError if either isn't of the right form."""
 
     def __init__(self, url: str) -> None:
-        parts, self.key = urlsplit(url), os.environ.get(KEY, "").strip()
+        self.key = os.environ.get(KEY, "").strip()
+        try:
+            parts = urlsplit(url)
+            self.port = parts.port
+        except ValueError:  # a bracket that isn't closed, or a port above 65535
+            parts = urlsplit("")
         if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc or {*url} & {*"?#"}:
             shown = one_line(url.rpartition("@")[2])  # without a password
             raise ValueError(
@@ -43,7 +51,7 @@ class Server:
         if not (self.key.isascii() and self.key.isprintable()):
             raise ValueError(f"`{KEY}` holds a character that no key has, such as a line's end; set it again")
         self.kind = HTTPSConnection if parts.scheme == "https" else HTTPConnection
-        self.host, self.port, self.root = parts.hostname, parts.port, parts.path.rstrip("/").removesuffix("/v1")
+        self.host, self.root = parts.hostname, parts.path.rstrip("/").removesuffix("/v1")
         self.url = f"{parts.scheme}://{parts.netloc}{self.root}"
 
     def ask(self, path: str, question: object = None, *, n_tokens: int = 0) -> Any:
@@ -72,7 +80,7 @@ class Server:
                     try:
                         return parse_json(content, path)
                     except StoreError:
-                        start = content[:60].decode(errors="replace")
+                        start = without_key(content.decode(errors="replace"))[:60]
                         failure = f"answers {start!r}, which isn't whole JSON; is it the right server?"
             pause = next(pauses, None)
             if pause is None or not may_pass:
@@ -103,13 +111,21 @@ class Server:
 
     def _refusal(self, status: int, location: str, content: bytes) -> str:
         """Return what the server answers with a status other than 200, without the key, and what to do."""
-        text = content.decode(errors="replace").replace(self.key or "\0", "***")
+        text = without_key(content.decode(errors="replace"))
         mend = "look at the address, the model's name and the server's log"
         if 300 <= status < 400:
             mend = f"it sends to {one_line(location)!r}: give that address if it is right"
         elif status in (401, 403):
             mend = f"set `{KEY}` to the server's key"
         return f"answers {status} ({one_line(' '.join(text.split()))[:300]}); {mend}"
+
+
+def without_key(text: str) -> str:
+    """Return what a server answered with asterisks in place of the key, as it is, in a URL, or escaped in JSON."""
+    key = os.environ.get(KEY, "").strip()
+    for form in {key, quote(key), quote(key, safe=""), json.dumps(key)[1:-1], key.replace("/", "\\/")} - {""}:
+        text = text.replace(form, "***")
+    return text
 
 
 def item(document: Any, *keys: str | int) -> Any:

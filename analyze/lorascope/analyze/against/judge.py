@@ -153,11 +153,15 @@ def judge(
     tokens = tokens[~is_silent] if n_silent * 2 <= len(tokens) else tokens[:0]
     frames = {f"{name}s": _by(tokens, name) for name in ("role", "sample")}
     if layers is not None:
-        frames["layers"] = _compare_layers(layers.sums, exact=exact)
+        sums = {path: own for path, own in layers.sums.items() if own[1].any()}
+        frames["layers"] = _compare_layers(sums, exact=exact)
+        notes["layers: the adapter adds nothing in them"] = len(layers.sums) - len(sums)
         notes |= {f"layers: {reason}": n for reason, n in layers.not_compared.items()}
         notes["layers: rounding hides what the adapter adds"] = int((frames["layers"]["state"] == "unknown").sum())
     whole = _compare(tokens)
     verdict, why = _decide(whole, frames, exact=exact)
+    if n_silent and verdict == "adapter":  # a sound merge predicts all tokens
+        verdict, why = "unknown", f"the target gave no probability of {n_silent} tokens; of the others, {why}"
     not_compared = [f"{n} {words}" for words, n in notes.items() if n]
     attributes = {"verdict": verdict, "sentence": f"{OPENINGS[verdict]}: {why}", "not_compared": not_compared}
     nodes = {name: frame.to_xarray() for name, frame in frames.items()}
@@ -253,11 +257,14 @@ def _decide(whole: Mapping[str, float], frames: Mapping[str, pd.DataFrame], *, e
     off = f"predictions are off by {format_percent(whole['off'] / whole['change'])} of what the adapter changes"
     by_layer, where = _decide_by_layers(frames["layers"], exact=exact) if len(frames.get("layers", ())) else ("", "")
     if by_layer == "adapter":
-        most = max((0 if exact else MOST_ROUNDED) * whole["change"], 3 * whole["spread"])
+        is_hidden = (frames["layers"]["state"] == "unknown").mean() >= 0.5
+        rounded = max(MOST_ROUNDED * whole["change"], 3 * whole["spread"])
+        most = max((MOST_OFF_EXACT if exact else 2 * MOST_OFF) * whole["change"], 3 * whole["spread"])
+        most = max(most, FLOAT32_NLL) if exact else rounded if is_hidden else most
         if verdict == "adapter" or whole["off"] <= most:
             return "adapter", f"{where}; {off}"
-        is_hidden = (frames["layers"]["state"] == "unknown").mean() >= 0.5
-        return "unknown" if is_hidden else "else", f"{where}, but {off}"
+        is_open = is_hidden or (not exact and whole["off"] <= rounded)
+        return "unknown" if is_open else "else", f"{where}, but {off}"
     if by_layer == "base" and verdict not in ("base", "unknown"):
         return "else", f"{where}, and {why}"
     return (by_layer, where) if by_layer else (verdict, why)

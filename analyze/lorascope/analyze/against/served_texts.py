@@ -1,6 +1,7 @@
 """Token ids that a server makes of a run's samples, as texts and as chats: its tokenizer and its template."""
 
 import itertools
+import reprlib
 from collections.abc import Iterator, Sequence
 from functools import partial
 from multiprocessing.pool import ThreadPool
@@ -37,12 +38,15 @@ def served_texts(url: str, run: Run, references: References, *, model: str | Non
     A text is joined from its tokens' texts, a chat's messages from the tokens of each role between the template's. What
     they don't show is tried in every form: a token that starts all texts, white space around messages, tokens that end
     them. The last word isn't compared, since a run may cut it; nor are samples that were given as token ids, or have a
-    token that is part of a character. A start token that the server lacks shows in chats alone. Raises ValueError and
-    ServerError as `server_nll` for address and model.
+    token that is part of a character, nor runs whose tokens all lack
+    the space before a word, as SentencePiece's. A start token that the server lacks shows in chats alone. Raises
+    ValueError and ServerError as `server_nll` for address and model.
     """
     server = Server(url)
     name = model or only_model(server)
     texts = run.tokens["text"].values if "text" in run.tokens else np.full(run.n_tokens, "\ufffd")
+    # SentencePiece's tokens lose the space before them where they are decoded one by one.
+    has_spaces = any(str(text)[:1] == " " and str(text).strip() for text in texts)
     n_sequences = len(references.sequences)
     chosen = np.linspace(0, n_sequences - 1, min(n_sequences, MOST_SAMPLES), dtype=int).tolist()
 
@@ -52,7 +56,12 @@ def served_texts(url: str, run: Run, references: References, *, model: str | Non
         words = [str(text) for text in texts[tokens["place"]]]
         origin = run.samples["prompt"].values[run.tokens["sample"].values[tokens["place"].iloc[0]]]
         n = max((i for i, word in enumerate(words) if word[:1].isspace()), default=0)
-        if not n or origin == "tokens" or (kind == "chat" and origin != "chat") or "\ufffd" in "".join(words):
+        if (
+            not (n and has_spaces)
+            or origin == "tokens"
+            or (kind == "chat" and origin != "chat")
+            or "\ufffd" in "".join(words)
+        ):
             return None
         forms = _chat_forms(words, tokens["role"].to_numpy()) if kind == "chat" else _text_forms(words)
         n_same, other = -1, None
@@ -60,9 +69,11 @@ def served_texts(url: str, run: Run, references: References, *, model: str | Non
             made = item(server.ask("/tokenize", {"model": name, **form}, n_tokens=len(ids)), "tokens")
             pairs = enumerate(itertools.zip_longest(ids[:n].tolist(), made if isinstance(made, list) else ()))
             same = next((i for i, (own, served) in pairs if own != served), n)
+            if same == n:
+                return ""
             n_same, other = (same, item(made, same)) if same > n_same else (n_same, other)
         where = f"token {n_same} of {tokens['sample'].iloc[0]!r}, {words[n_same]!r},"
-        return "" if n_same >= n else f"{where} is {ids[n_same]} in the run and {other} on the server"
+        return f"{where} is {ids[n_same]} in the run and {reprlib.repr(other)} on the server"
 
     result = ServedTexts([], [], [])
     for kind in ("text", "chat"):

@@ -1,11 +1,14 @@
 """Log-probabilities of token sequences from a server that speaks OpenAI's completions, such as vLLM."""
 
+import reprlib
 from collections.abc import Callable, Mapping, Sequence
 from multiprocessing.pool import ThreadPool
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float64, Int64
+
+from lorascope.stores.visible import one_line
 
 from .connection import Server, ServerError, item
 
@@ -96,25 +99,27 @@ def _read_nll(answer: Any, ids: np.ndarray, place: str) -> np.ndarray | None:
     by_id = item(answer, "choices", 0, "prompt_logprobs")
     echoed = item(answer, "choices", 0, "logprobs", "token_logprobs")
     values = by_id or echoed
-    if not isinstance(values, list) or (values is echoed and len(values) < 2):
-        return None
+    if not isinstance(values, list) or (values is echoed and (len(values) < 2 or values[0] is not None)):
+        return None  # or those of written tokens alone
     n_read = len(values) if values is by_id else item(answer, "usage", "prompt_tokens") or len(values) - 1
     if n_read != len(ids) or len(values) < len(ids):
-        raise ServerError(f"{place} answers for {n_read} tokens, where {len(ids)} were sent; it adds or drops some")
+        raise ServerError(
+            f"{place} answers for {reprlib.repr(n_read)} tokens, where {len(ids)} were sent; it adds or drops some"
+        )
     nll = np.full(len(ids), np.nan)
     for position, token in enumerate(ids.tolist()[1:], 1):
         value = values[position]
         if values is by_id:
             if isinstance(value, dict) and str(token) not in value:
                 raise ServerError(
-                    f"{place} answers for token {next(iter(value), None)} at position {position}, where {token} was "
-                    "sent; its tokenizer is another, or it changes what it is sent"
+                    f"{place} answers for token {one_line(str(next(iter(value), None)))[:40]} at position "
+                    f"{position}, where {token} was sent; its tokenizer is another, or it changes what it is sent"
                 )
             value = item(value, str(token), "logprob")
         if type(value) not in (int, float) or not LOWEST < value <= HIGHEST:  # or NaN
             raise ServerError(
-                f"{place} gives the token at position {position} a log-probability of {value!r}; allowed are finite "
-                "numbers of at most 0, look at the server's log"
+                f"{place} gives the token at position {position} a log-probability of {reprlib.repr(value)}; "
+                "allowed are finite numbers of at most 0, look at the server's log"
             )
         nll[position] = -value
     return nll

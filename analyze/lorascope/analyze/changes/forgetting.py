@@ -104,7 +104,8 @@ def describe_forgetting(run: Run, adapter: str) -> str:
     if not neutral.finished:
         return "Can't tell, since the neutral texts aren't captured yet; give the command of the capture again."
     forgotten, on_data = (next_token_kl(each, adapter) for each in (neutral, run))
-    texts = f"{forgotten.n_samples} text{'s' * (forgotten.n_samples != 1)} {text_source(neutral)}"
+    unit = "text" if text_source(neutral) == BY_BASE else "sample"  # such as a window of a long text
+    texts = f"{forgotten.n_samples} {unit}{'s' * (forgotten.n_samples != 1)} {text_source(neutral)}"
     task = f", on the data by {format_error(on_data.kl, on_data.kl_se)}" * (on_data.n_tokens > 0)
     return (
         f"On {texts} the next token moves by {format_error(forgotten.kl, forgotten.kl_se)} nat{task} "

@@ -6,7 +6,7 @@ import xarray as xr
 from lorascope.stores.checking.verify import open_as_written
 from lorascope.stores.reading.read import RunLike
 
-from .format import format_error
+from .format import format_error, format_number
 from .tree import run_attributes
 from .weights import standard_error, t_test
 
@@ -95,4 +95,5 @@ def describe_nulls(compared: xr.Dataset) -> str:
     else:
         claim = f"Not clearly more than chance: the loss isn't clearly lower than with {others}"
     numbers = (format_error(*pair) for pair in ((shown.value, shown.se), (shown.null_mean, shown.null_sd)))
-    return f"{claim} ({name} {{}} nat per token, with {n} of them {{}}).".format(*numbers)
+    apart = "" if np.isnan(shown.spreads) else f", {format_number(abs(shown.spreads))} of their spreads apart"
+    return f"{claim} ({name} {{}} nat per token, with {n} of them {{}}{apart}).".format(*numbers)

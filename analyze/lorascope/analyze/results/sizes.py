@@ -5,7 +5,7 @@ from pathlib import PurePosixPath
 from typing import NamedTuple
 
 from lorascope.stores import Run
-from lorascope.stores.format.layout import is_kept_with_states
+from lorascope.stores.format.layout import NEUTRAL, is_kept_with_states
 
 PARTS = (
     *("base", "adapted", "factor", "lora_B", "delta", "js", "reductions", "changes", "importance", "replies"),
@@ -27,7 +27,10 @@ class Size(NamedTuple):
 
 
 def sizes(run: Run) -> list[Size]:
-    """Return the bytes of each part of a run, in memory and on disk, and last those of the whole run."""
+    """Return the bytes of each part of a run, in memory and on disk, and last those of the whole run.
+
+    Its neutral texts are a run of their own and don't count.
+    """
     raw: dict[str, int] = {}
     committed = run.committed.values
     for path, array in run.arrays.items():
@@ -40,6 +43,8 @@ def sizes(run: Run) -> list[Size]:
         )
     stored: dict[str, int] = {}
     for path, n_bytes in run.place.sizes():
+        if path.startswith(f"{NEUTRAL}/"):
+            continue
         stored[_part_of_path(path)] = stored.get(_part_of_path(path), 0) + n_bytes
     parts = [Size(part, raw.get(part, 0), stored.get(part, 0)) for part in PARTS if raw.get(part) or stored.get(part)]
     return [*parts, Size("whole run", sum(raw.values()), sum(stored.values()))]

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from huggingface_hub import snapshot_download
 from safetensors.torch import load_file
+from transformers import PreTrainedConfig
 from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.core_model_loading import WeightRenaming, rename_source_key
 
@@ -21,6 +22,8 @@ from .weights import state_tensors
 
 BUFFERS = {r"rotary_emb\.inv_freq$", r"(^|\.)position_ids$"}
 """Patterns of names in old files whose tensors transformers doesn't load, in addition to a class's own patterns."""
+NO_COMPUTATION = {"initializer_range", "max_position_embeddings", "pretraining_tp", "tie_word_embeddings", "use_cache"}
+"""Settings of a model that may change although its weights compute the same."""
 MOST_INT8 = 127
 """Integer that stands for the largest number of a weight's row in bitsandbytes' LLM.int8."""
 
@@ -55,6 +58,15 @@ def map_weights(folder: Path, model: Any) -> dict[str, torch.Tensor]:
     return stored
 
 
+def other_settings(base: Any, merged: Path) -> tuple[str, ...]:
+    """Return settings that change what weights compute, as `name=value`, in which a merged model isn't its base."""
+    ours = base.get_text_config().to_dict()
+    theirs = read_config(str(merged), trust_remote_code=False, local_files_only=True).get_text_config().to_dict()
+    common = PreTrainedConfig().to_dict().keys() | NO_COMPUTATION
+    names = sorted(name for name in ours.keys() - common if not name.endswith(("_token_id", "dropout", "pdrop")))
+    return tuple(f"{name}={theirs.get(name)!r}" for name in names if theirs.get(name) != ours[name])
+
+
 def read_weight(
     stored: Mapping[str, torch.Tensor], name: str, axis: int | None = None
 ) -> tuple[torch.Tensor, str] | None:
@@ -77,9 +89,11 @@ def read_weight(
 
 
 def merge_type(values: torch.Tensor, dtype: str, base: torch.Tensor) -> str:
-    """Return the type in which a weight was merged: a narrower one if numbers in float32, not the base's, fit that."""
-    narrow = ("bfloat16", "float16") if dtype == "float32" and not torch.equal(values, base.float()) else ()
-    return next((kind for kind in narrow if torch.equal(values, round_weight(values, kind).float())), dtype)
+    """Return the type in which a weight was merged: a narrower one if its numbers, not the base's, fit that."""
+    narrow = {"float32": ("bfloat16", "float16"), "float16": ("bfloat16",)}.get(dtype, ())
+    if torch.equal(values.float(), base.float()):
+        return dtype
+    return next((kind for kind in narrow if torch.equal(values.float(), round_weight(values, kind).float())), dtype)
 
 
 def type_name(tensor: torch.Tensor) -> str:

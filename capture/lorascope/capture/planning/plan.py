@@ -327,6 +327,8 @@ def _memory_fits(
     if device.type == "cpu":  # where states are copied at once
         on_device.pop("states under way", None)
         return (Fit("host", on_device | on_host, free_host_bytes()),)
+    if config.null_adapters:
+        on_host["null adapters"] = on_device.pop("null adapters")
     free = None if config.device_map else free_device_bytes(device)
     return Fit("device", on_device, free), Fit("host", on_host, free_host_bytes())
 

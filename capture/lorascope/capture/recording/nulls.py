@@ -31,7 +31,7 @@ from .layout import Layout
 from .progress import Report, counting
 
 STREAM = 4
-"""Second word of the key of the nulls' random numbers, so that they differ from others of the same seed."""
+"""Second word of the key of the nulls' random numbers."""
 
 
 def turn(b: np.ndarray, rng: np.random.Generator) -> Float64[np.ndarray, "feature rank"]:

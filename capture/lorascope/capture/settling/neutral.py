@@ -30,7 +30,7 @@ from .make_layout import make_layout
 TOKENS = 128
 """Largest number of tokens of a text that the base writes, with the start token."""
 _STREAM = 4
-"""Second word of the seed of the texts' random numbers, so that they differ from others of the same seed."""
+"""Second word of the seed of the texts' random numbers."""
 OWN_SETTINGS = (
     *("model", "adapter", "component", "stream", "device", "queue", "overfill", "allow_zero", *LOADING),
     *("limit", "window_tokens", "batch_tokens", "store", "seed"),

@@ -45,11 +45,11 @@ def info(
         two alone), `format_version`, `stream`, `states`, `fingerprint`, `rows` (`n`, `committed`, `lost`,
         `with_states`), `tokens` (`n`, `committed`, `weighted`), `samples`, `choices`, `components` (`n`, `kinds`,
         `dtypes`), `adapters` (name -> `rank` [least, most], `n_touched`, `n_factored`), `neutral`
-        (name -> `source`, `kl`, `kl_se`, `n_tokens`, `n_samples`; {} without neutral texts), `null_adapters` (name ->
-        `ce_change`, `kl` and `miub`, each with the numbers of `analyze.null_adapters`, such as `value`, `null_mean` and
-        `p`; {} without nulls), `sizes` (list of `part`, `raw_bytes`, `stored_bytes`, the whole run last), `scores`
-        (list of `dataset`, `measure`, `unit`, `n`, and `base`, `adapted`, `change`, each [value, standard error], null
-        if a value is not available), `provenance` and `measured` (as stored; {} if absent).
+        (name -> `state`, `source`, `kl`, `kl_se`, `n_tokens`, `n_samples`; {} without neutral texts),
+        `null_adapters` (name -> `ce_change`, `kl` and `miub`, each with the numbers of `analyze.null_adapters`, such as
+        `value`, `null_mean` and `p`; {} without nulls), `sizes` (list of `part`, `raw_bytes`, `stored_bytes`, the whole
+        run last), `scores` (list of `dataset`, `measure`, `unit`, `n`, and `base`, `adapted`, `change`, each [value,
+        standard error], null if a value is not available), `provenance` and `measured` (as stored; {} if absent).
     out
         Save the scores here: a name ending in .csv, .parquet, .json, .nc or .zarr.
     """
@@ -124,7 +124,7 @@ def run_facts(run: "Run", patterns: Sequence[str]) -> dict[str, Any]:
     neutral = open_neutral(run)
     chosen = _chosen_places(run, patterns)
     committed, table = run.committed.values, run.components.isel(component=chosen)
-    adapters = {}
+    states, adapters = ("unfinished", "finished"), {}
     for name in run.adapters:
         layers = run.adapter(name).isel(component=chosen)
         ranks = layers["rank"].values[layers["rank"].values > 0].tolist()
@@ -133,7 +133,7 @@ def run_facts(run: "Run", patterns: Sequence[str]) -> dict[str, Any]:
         adapters[name] = {"rank": rank, "n_touched": len(ranks), "n_factored": n_factored}
     return {
         "run": run.place.name,
-        "state": "finished" if run.finished else "unfinished",
+        "state": states[run.finished],
         "format_version": run.attributes["format_version"],
         "stream": run.stream,
         "states": run.states,
@@ -160,7 +160,9 @@ def run_facts(run: "Run", patterns: Sequence[str]) -> dict[str, Any]:
         "neutral": {}
         if neutral is None
         else {
-            name: {"source": text_source(neutral), **next_token_kl(neutral, name)._asdict()} for name in run.adapters
+            name: {"state": states[neutral.finished], "source": text_source(neutral)}
+            | next_token_kl(neutral, name)._asdict()
+            for name in run.adapters
         },
         "null_adapters": {
             name: _null_facts(analyze.null_adapters(run, adapter=name))

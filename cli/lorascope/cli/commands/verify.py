@@ -106,7 +106,9 @@ def verify(
         "trust_remote_code": trust_remote_code,
     }  # fmt: skip
     overrides: dict[str, Any] = {name: value for name, value in asked.items() if value}
-    if against:
+    if against is not None:
+        if not against.strip():
+            raise ValueError(f"`--against` is {against!r}; give a folder, a `.gguf` file or a server's address")
         if reforward or component or overrides.keys() - {"adapter", "device", "trust_remote_code"} or len(adapter) > 1:
             allowed = "`--adapter` (one name), `--device`, `--trust-remote-code` and `--json`"
             raise ValueError(f"`--against` compares with another model; with it go {allowed} alone")
@@ -215,7 +217,7 @@ def _compare_with(run: str, target: str, served_model: str | None, options: dict
     from lorascope.stores import open_run
 
     adapter, opened = next(iter(options.pop("adapter", ())), None), open_run(run)
-    is_server = target.startswith(("http://", "https://"))
+    is_server = target.lower().startswith(("http://", "https://"))
     if is_server and options:
         raise ValueError(f"`--{next(iter(options)).replace('_', '-')}` is for a merged model; a server has its own")
     if served_model and not is_server:
@@ -252,9 +254,13 @@ def _read_merged(run: "Run", target: str, adapter: str | None, options: dict[str
     """Return the verdict on a merged model, which is loaded; this imports torch."""
     from lorascope.analyze import verify_against
     from lorascope.capture import layer_sums, load_model, model_nll
-    from lorascope.capture.against import is_exact, tokenizer_differences
+    from lorascope.capture.against import has_other_rules, is_exact, tokenizer_differences
     from lorascope.capture.models.gguf import describe_loading
 
+    if (Path(target).expanduser() / "adapter_config.json").is_file():  # transformers would attach it, others not
+        raise ValueError(
+            f"{target!r} holds an adapter ('adapter_config.json'), which isn't merged; give a folder without one"
+        )
     quiet_libraries()
     say(describe_loading(target), to=aside)
     model, tokenizer = load_model(target, **{"device": "auto", **options})
@@ -265,8 +271,11 @@ def _read_merged(run: "Run", target: str, adapter: str | None, options: dict[str
             adapter=adapter,
             exact=is_exact(model, run) and not target.endswith(".gguf"),
             layers=partial(layer_sums, model, run, adapter=adapter, progress=partial(update, title="layers")),
-            differences=tokenizer_differences(tokenizer, run),
+            differences=(differences := tokenizer_differences(tokenizer, run)),
         )
+    if not differences and has_other_rules(tokenizer, run):
+        note = "how the tokenizer splits texts: its file isn't the run's, though no token with another text was found"
+        result.attrs["not_compared"] = [*result.attrs["not_compared"], note]
     if "chat" in run.samples["prompt"].values:
         result.attrs["not_compared"] = [*result.attrs["not_compared"], "the chat template, which a run doesn't keep"]
     return result
