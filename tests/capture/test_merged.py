@@ -140,7 +140,7 @@ def test_sound_merges_are_the_adapter(tmp_path: Path, name: str) -> None:
     assert float(result["n_unequal"].sum()) == 0
     n = result.sizes["component"]
     assert result.attrs["sentence"].startswith(
-        f"adapter, by layer: {n} adapter, {n} bit for bit as PEFT merges here; in "
+        f"It is the adapter (layers: {n} adapter); {n} bit for bit as PEFT merges here; in "
     )
 
 
@@ -477,7 +477,7 @@ def test_foretold_merges_have_the_numbers_of_real_ones(tmp_path: Path, dtype: st
     for name in ("arrived", "residual", "size", "n_unequal"):
         np.testing.assert_array_equal(foretold[name], real[name])
     assert foretold["verdict"].values.tolist() == real["verdict"].values.tolist()
-    assert f" adapter; in {dtype}, " in foretold.attrs["sentence"]
+    assert f" adapter); in {dtype}, " in foretold.attrs["sentence"]
     # By their definitions, from all of the weights in float64.
     base, exact, merged = (
         model.state_dict()[f"{path}.weight"].double().flatten()
@@ -500,7 +500,9 @@ def test_a_change_below_the_types_steps_is_lost(tmp_path: Path) -> None:
     case = Case(tmp_path, dtype=torch.bfloat16, size=1e-5)
     result = check_merge(case.adapter, str(case.base), "bfloat16")
     assert result.attrs["verdict"] == "rounded"
-    assert result.attrs["sentence"].startswith("rounded, by layer: 12 rounded; in bfloat16, ")
+    assert result.attrs["sentence"].startswith(
+        "It would be the adapter, but rounding takes most of it (layers: 12 rounded); in bf"
+    )
     assert float(result["arrived"].max()) < 0.5
 
 
@@ -526,7 +528,7 @@ def test_what_cannot_be_compared_is_never_fine(tmp_path: Path) -> None:
         "model.embed_tokens",
         "trained tokens aren't replayed",
     )
-    assert result.attrs["sentence"] == "unknown, by layer: 12 adapter, 1 not compared"
+    assert result.attrs["sentence"] == "Can't tell whether it is the adapter (layers: 12 adapter, 1 not compared)"
 
 
 def empty_shard(folder: Path) -> None:

@@ -26,7 +26,7 @@ def test_a_sound_merge(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> No
     bfloat16(case)
     code, out = run(capsys, case, "--merged", str(case.merged))
     assert code == 0
-    assert "adapter, by layer: 12 adapter, 12 bit for bit as PEFT merges here; in bfloat16, " in out
+    assert "It is the adapter (layers: 12 adapter); 12 bit for bit as PEFT merges here; in bfloat16, " in out
     rows = [[cell.strip() for cell in line.strip("│").split("│")] for line in out.splitlines() if line[:1] == "│"]
     assert [row[:3] for row in rows if row[0] == "q_proj"] == [["q_proj", "2", "2"]]
     assert FIRST not in out
@@ -43,7 +43,7 @@ def test_a_spoilt_merge(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> N
     (row,) = (line for line in out.splitlines() if line.startswith(f"│ {FIRST} "))
     assert [cell.strip() for cell in row.split("│")][2] == "base"
     assert out.endswith(
-        "not the adapter, by layer: 11 adapter, 1 base; other tensors that aren't the base's: 1, such as "
+        "It isn't the adapter (layers: 11 adapter, 1 base); other tensors that aren't the base's: 1, such as "
         "model.norm.weight\n"
     )
     code, out = run(capsys, case, "--merged", str(case.merged), "--json")
@@ -53,7 +53,7 @@ def test_a_spoilt_merge(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> N
     assert [row["other"] for row in answer["others"]] == ["model.norm.weight"]
     merge_by_hand(case, lambda path, layer, change: 2 * change)
     assert run(capsys, case, "--merged", str(case.merged))[1].endswith(
-        "not the adapter, by layer: 12 scaled (2 times in the median)\n"
+        "It isn't the adapter (layers: 12 scaled); scaled by 2 in the median\n"
     )
 
 
@@ -61,10 +61,13 @@ def test_a_foretold_merge(capsys: pytest.CaptureFixture[str], tmp_path: Path) ->
     case = Case(tmp_path, size=1e-4)
     code, out = run(capsys, case, "--check-merge", "float32")
     assert code == 0
-    assert "adapter, by layer: 12 adapter; in float32, 100 % of the change arrives, with rounding noise of " in out
+    assert (
+        "It would be the adapter (layers: 12 adapter); in float32, 100 % of the change arrives, with rounding noise of "
+        in out
+    )
     code, out = run(capsys, case, "--check-merge", "int8")
     assert code == 1
-    assert "rounded, by layer: 12 rounded; in int8, -29.8 % of the change arrives, " in out
+    assert "but rounding takes most of it (layers: 12 rounded); in int8, -29.8 % of the change arrives, " in out
 
 
 def test_what_cannot_be_compared(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -40,6 +40,13 @@ NUMBERS = ("arrived", "residual", "size", "n_weights", "n_unequal")
 """Numbers of each component."""
 TEXTS = ("dtype", "verdict", "explanation")
 """Texts of each component."""
+OPENINGS = {
+    "adapter": "It is the adapter",
+    "rounded": "It is the adapter, but rounding takes most of it",
+    "not the adapter": "It isn't the adapter",
+    "unknown": "Can't tell whether it is the adapter",
+}
+"""Verdict on a model -> how its sentence begins."""
 OF_INT8 = (".SCB", ".weight_format")
 """Endings of tensors that LLM.int8 adds to a weight."""
 MARGIN, N_ERRORS = 1.25, 6
@@ -288,16 +295,17 @@ def _summarize(
     if weights.sum():
         attrs["arrived"] = float((weights * frame["arrived"]).sum() / weights.sum())
         attrs["residual"] = math.sqrt((weights * frame["residual"] ** 2).sum() / weights.sum())
-    sentence = f"{verdict}, by layer: {', '.join(f'{n} {name}' for name, n in sorted(counts.items()))}"
+    opening = OPENINGS[verdict] if "merged" in attrs else OPENINGS[verdict].replace("It is", "It would be")
+    sentence = f"{opening} (layers: {', '.join(f'{n} {name}' for name, n in sorted(counts.items()))})"
     if counts["scaled"]:
-        sentence += f" ({frame['arrived'][frame['verdict'] == 'scaled'].median():.3g} times in the median)"
+        sentence += f"; scaled by {frame['arrived'][frame['verdict'] == 'scaled'].median():.3g} in the median"
     if settings:
         sentence += f"; config.json isn't the base's: {', '.join(settings)}"
     if others:
         sentence += f"; other tensors that aren't the base's: {len(others)}, such as {next(iter(others))}"
     elif weights.sum() and verdict in ("adapter", "rounded"):
         if "merged" in attrs:
-            sentence += f", {(frame['n_unequal'] == 0).sum()} bit for bit as PEFT merges here"
+            sentence += f"; {(frame['n_unequal'] == 0).sum()} bit for bit as PEFT merges here"
         arrived, residual = (f"{100 * attrs[name]:.3g} %" for name in ("arrived", "residual"))
         dtypes = " and ".join(filter(None, frame["dtype"].unique()))
         sentence += f"; in {dtypes}, {arrived} of the change arrives, with rounding noise of {residual} of its size"
