@@ -6,6 +6,7 @@ terms of tokens vanish, since labels are independent and a score has mean zero (
 """
 
 import re
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -30,6 +31,12 @@ from .progress import Report, counting
 
 MOST_SAMPLES = 32
 """Largest number of samples whose gradients are taken: enough for errors over samples."""
+
+NO_GRADIENT = (
+    "no gradient passes {}, and importance needs those of every layer: leave `importance` out, or load the model "
+    "without quantising it"
+)
+"""Message on a module or operation that stops gradients."""
 
 
 def choose_samples(n_samples: int, seed: int) -> np.ndarray:
@@ -173,10 +180,7 @@ def _require_gradient(module: torch.nn.Module, args: Any, output: Any) -> None:
         return
     tracked = any(isinstance(value, torch.Tensor) and value.requires_grad for value in args)
     if tracked and output.is_floating_point() and next(module.children(), None) is None:
-        raise CaptureError(
-            f"no gradient passes a {type(module).__name__}, and importance needs those of every layer: leave "
-            "`importance` out, or load the model without quantising it"
-        )
+        raise CaptureError(NO_GRADIENT.format(f"a {type(module).__name__}"))
 
 
 def _gradients(
@@ -196,7 +200,12 @@ def _gradients(
     scales = [delta.scale for delta in scaled]
     by_draw = []
     for draw, by_logit in enumerate(_label_gradients(logits.detach(), numbered, draws, seed)):
-        by_scale = torch.autograd.grad(logits, scales, by_logit, retain_graph=draw + 1 < draws)
+        try:
+            with warnings.catch_warnings():
+                warnings.filterwarnings("error", ".*an autograd kernel was not registered", UserWarning)
+                by_scale = torch.autograd.grad(logits, scales, by_logit, retain_graph=draw + 1 < draws)
+        except UserWarning as warning:  # as of bitsandbytes' 4 bits on CPUs with AVX512-BF16
+            raise CaptureError(NO_GRADIENT.format(str(warning).partition(": ")[0])) from None
         by_draw.append(torch.cat(by_scale, 1).numpy())
     gradients = np.stack(by_draw, 1).reshape(len(numbered) * draws, -1)
     if not np.isfinite(gradients).all():
