@@ -38,9 +38,9 @@ def served_texts(url: str, run: Run, references: References, *, model: str | Non
     A text is joined from its tokens' texts, a chat's messages from the tokens of each role between the template's. What
     they don't show is tried in every form: a token that starts all texts, white space around messages, tokens that end
     them. The last word isn't compared, since a run may cut it; nor are samples that were given as token ids, or have a
-    token that is part of a character, nor runs whose tokens all lack
-    the space before a word, as SentencePiece's. A start token that the server lacks shows in chats alone. Raises
-    ValueError and ServerError as `server_nll` for address and model.
+    token that is part of a character; nor runs whose tokens all lack the space before a word, as SentencePiece's. A
+    start token that the server lacks shows in chats alone. Raises ValueError and ServerError as `server_nll` for
+    address and model.
     """
     server = Server(url)
     name = model or only_model(server)

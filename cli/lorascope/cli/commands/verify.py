@@ -264,6 +264,7 @@ def _read_merged(run: "Run", target: str, adapter: str | None, options: dict[str
     quiet_libraries()
     say(describe_loading(target), to=aside)
     model, tokenizer = load_model(target, **{"device": "auto", **options})
+    differences = tokenizer_differences(tokenizer, run)
     with progress_bar("read tokens") as update:
         result = verify_against(
             run,
@@ -271,7 +272,7 @@ def _read_merged(run: "Run", target: str, adapter: str | None, options: dict[str
             adapter=adapter,
             exact=is_exact(model, run) and not target.endswith(".gguf"),
             layers=partial(layer_sums, model, run, adapter=adapter, progress=partial(update, title="layers")),
-            differences=(differences := tokenizer_differences(tokenizer, run)),
+            differences=differences,
         )
     if not differences and has_other_rules(tokenizer, run):
         note = "how the tokenizer splits texts: its file isn't the run's, though no token with another text was found"
