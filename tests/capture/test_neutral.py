@@ -21,7 +21,7 @@ from lorascope.analyze.results.format import format_error
 from lorascope.analyze.results.sizes import sizes
 from lorascope.analyze.viewing.index import index_path
 from lorascope.capture import CaptureConfig, plan
-from lorascope.capture.models.device import ALONE
+from lorascope.capture.models.ranks import ALONE
 from lorascope.capture.reforward import reforward
 from lorascope.capture.samples.encoded import TEXT, EncodedSample
 from lorascope.capture.samples.generate import generate

@@ -13,8 +13,8 @@ from peft import LoraConfig, get_peft_model
 from peft.tuners.lora import LoraLayer
 
 from lorascope.capture import plan
-from lorascope.capture.models.device import ALONE
 from lorascope.capture.models.passes import scaled_adapter
+from lorascope.capture.models.ranks import ALONE
 from lorascope.capture.recording.run_model import all_replies
 from lorascope.capture.samples.replies import REPLY_TOKENS, encode_reply_prompts
 from lorascope.capture.samples.reply_prompts import MAX_PROMPTS, read_reply_prompts

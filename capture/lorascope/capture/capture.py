@@ -164,14 +164,14 @@ def _open_writer(settled: Settled, progress: Report) -> RunWriter:
     if n := config.null_adapters:
         own, device = layout._replace(samples=scored), settled.loaded.device  # with their own answers
         weights |= all_nulls(own, model, device, ranks, progress, n=n, batch_tokens=config.batch_tokens)
+    started = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    with report_stage(progress, "hash weights"):
+        provenance = {**settled.provenance(), "started": started}
     if not ranks.leads:
         ranks.wait()
         return resume_run(place)
     if settled.state == "torn":
         clear_torn(place)
-    started = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    with report_stage(progress, "hash weights"):
-        provenance = {**settled.provenance(), "started": started}
     with report_stage(progress, "set up"):
         spec = dataclasses.replace(layout.spec, attributes={"provenance": provenance})
         texts = tokenizer.batch_decode(
@@ -217,7 +217,8 @@ def _write_missing_rows(settled: Settled, writer: RunWriter, progress: Report) -
                 own,
                 config.queue_bytes,
                 measure_overhead=config.measure_overhead,
-                stop=lambda: bool(signals),
+                fills=ranks.writes,
+                stop=lambda: ranks.any_shard(bool(signals)),
                 progress=progress,
             )
         # If other ranks share the capture, a signal after this rank's last batch has stopped them.
@@ -229,7 +230,7 @@ def _write_missing_rows(settled: Settled, writer: RunWriter, progress: Report) -
             )
         measured = streamed.measured
     ranks.wait()
-    parts = [part for part in ranks.gather(measured) if part is not None]
+    parts = [part for part in ranks.gather(measured)[:: ranks.n_tensor] if part is not None]
     if ranks.leads:
         writer.finish({"measured": _combine_measurements(parts)} if parts else {})
     ranks.wait()

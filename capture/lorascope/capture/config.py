@@ -12,7 +12,10 @@ from lorascope.stores.size import parse_size
 
 from .models.source import check_sharing
 
-LOADING = ("dtype", "device_map", "trust_remote_code", "share", "shared_layers", "share_from")
+LOADING = (
+    *("dtype", "device_map", "tensor_parallel", "fully_shard", "trust_remote_code"),
+    *("share", "shared_layers", "share_from"),
+)
 """Settings that say how a model is loaded, apart from its device."""
 
 
@@ -122,6 +125,11 @@ class CaptureConfig:
     """Device of the model: `auto` (a GPU if there is one), `cpu`, `cuda`, `cuda:1` ...; under torchrun one a rank."""
     device_map: str | None = None
     """Spreads a model that is too big for one device: a strategy of accelerate, such as `auto` or `balanced`."""
+    tensor_parallel: int = 1
+    """Under torchrun: number of processes over which every layer is split (tensor parallel), by the plan that
+    transformers has for the model; further processes take other samples."""
+    fully_shard: bool = False
+    """Under torchrun: shard the model's weights over all processes (FSDP2), which take different samples."""
     batch_tokens: int = 1024
     """Largest number of tokens in a batch, with padding; a longer sample has its own batch. Results depend on it
     slightly."""
@@ -179,7 +187,7 @@ class CaptureConfig:
         self._check_names()
         self._check_choices()
         _require_at_least(self, 0, "seed", "generate", "answer_tokens", "importance", "null_adapters")
-        _require_at_least(self, 1, "limit", "batch_tokens")
+        _require_at_least(self, 1, "limit", "batch_tokens", "tensor_parallel")
         _require_at_least(self, 2, "window_tokens")
         if not isinstance(self.neutral, str):
             _require_at_least(self, 1, "neutral")
@@ -238,6 +246,14 @@ class CaptureConfig:
             value = getattr(self, setting.name)
             if get_origin(setting.type) is Literal:
                 require_choice(setting.name, value, get_args(setting.type))
+        ways = {
+            "device_map": self.device_map,
+            "tensor_parallel": self.tensor_parallel if self.tensor_parallel > 1 else None,
+            "fully_shard": self.fully_shard or None,
+        }
+        if len(chosen := {name: way for name, way in ways.items() if way is not None}) > 1:
+            both = " and ".join(f"`{name}` is {way!r}" for name, way in chosen.items())
+            raise ValueError(f"{both}, but a model is spread over devices in one way; give one of them")
         if self.ablate is not None:
             require_choice("ablate", self.ablate, ABLATE)
         if self.ablate is not None and self.stream == "base":

@@ -13,8 +13,9 @@ from lorascope.stores.format.spec import ROW_TOKENS
 from lorascope.stores.format.stored_array import widen_block
 from lorascope.stores.reading.walk import stored_rows
 
-from .models.device import ALONE, parse_device
+from .models.device import parse_device
 from .models.passes import isolated
+from .models.ranks import ALONE
 from .recording.progress import CaptureProgress
 from .recording.run_model import fill_rows
 from .samples.prompt import read_prompts

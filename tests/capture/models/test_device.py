@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from lorascope.capture.models.device import ALONE, Ranks, join_ranks, parse_device, require_device
+from lorascope.capture.models.device import parse_device, require_device
+from lorascope.capture.models.ranks import ALONE, Ranks, join_ranks
 
 
 @pytest.mark.parametrize("name", ["gpu", "cuda:x", "meta", "mps", ""])

@@ -43,6 +43,8 @@ class RowQueue:
     ----------
     writer
         Writes the rows.
+    fills
+        Whether tokens get places; without, another process writes the rows, and this one only computes.
     n_tokens
         Length of the token axis.
     spans
@@ -69,11 +71,13 @@ class RowQueue:
         queue_bytes: int | None = None,
         rows: np.ndarray | None = None,
         copier: DirectCopier | None = None,
+        fills: bool = True,
     ) -> None:
         """Raise ValueError if one batch's rows don't fit into `queue_bytes`; no buffer is allocated yet."""
         self.copier = copier or DirectCopier()
         """The copier into the rows."""
         self._writer = writer
+        self._fills = fills
         self._n_tokens = n_tokens
         n_rows = -(-n_tokens // ROW_TOKENS)
         self._expected = np.ones(n_rows, np.bool_) if rows is None else rows.copy()
@@ -124,6 +128,8 @@ class RowQueue:
         """
         assert start >= self._taken
         self._taken = start + n_tokens
+        if not self._fills:
+            return []
         segments = []
         for row in range(start // ROW_TOKENS, -(-self._taken // ROW_TOKENS)):
             if self._expected[row]:

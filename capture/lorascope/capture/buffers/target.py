@@ -118,6 +118,17 @@ class BatchTarget:
                 if (array := segment.claim(path, slice(0, output.shape[-1]))) is not None:
                     self.copier.copy(output, chosen, array[segment.target])
 
+    def put_taken(self, path: str, values: torch.Tensor) -> None:
+        """Copy values (captured token, feature), as `take` selects them, into the rows' array at `path`.
+
+        The target owns the values from here on. Rows without this array are skipped.
+        """
+        with self.meter.timed("copy"):
+            for segment in self.segments:
+                if (array := segment.claim(path, slice(0, values.shape[-1]))) is not None:
+                    place = array[segment.target]
+                    self.copier.send(values[segment.source].to(place.dtype), place)
+
     def put_values(self, path: str, values: torch.Tensor, column: int = 0, *, measured: bool = False) -> None:
         """Write one value per captured token into the rows' array (token,) at `path`, or into one of its columns.
 

@@ -15,6 +15,7 @@ from accelerate.utils import align_module_device  # type: ignore[import-untyped]
 from peft.tuners.lora import Embedding, LoraLayer
 
 from .passes import Pass
+from .shards import whole
 
 DeltaForm = Literal["factor", "branch", "difference"]
 
@@ -153,4 +154,4 @@ def replaced_output(module: Any, adapter: str, args: Any, kwargs: Any) -> torch.
 
 def _to_float32(tensor: torch.Tensor) -> np.ndarray:
     """Return a tensor's numbers as a new float32 array on the host."""
-    return np.array(tensor.detach().float().cpu().numpy())
+    return np.array(whole(tensor.detach()).float().cpu().numpy())

@@ -10,12 +10,14 @@ from peft import PeftModel
 from peft.tuners.lora.layer import Conv1d, Conv2d, Conv3d, LoraLayer, MultiheadAttention, ParamWrapper
 from peft.utils.other import AuxiliaryTrainingWrapper
 from torch import nn
+from torch.distributed.tensor import DTensor
 from transformers.pytorch_utils import Conv1D
 
 from lorascope.stores.format.spec import Ablate
 from lorascope.stores.names import matching_indices
 
 from .branches import DeltaForm, delta_form, effective_scaling
+from .shards import Shards, output_shards
 from .weights import plain_path
 
 RowRanges = tuple[tuple[str, int, int], ...]
@@ -50,6 +52,8 @@ class LoraComponent:
     fused: RowRanges
     """(name, start, stop) of the output rows of a fused projection; empty where the layer isn't fused, where its parts
     are interleaved head by head (GPT-NeoX, Bloom, Falcon, CodeGen), and for a kind of model that isn't known."""
+    shards: Shards | None = field(default=None, repr=False, compare=False)
+    """Processes that each compute some output features of the layer; None where every process has them all."""
     module: Any = field(repr=False, compare=False)
     """PEFT's module in the model: a LoRA layer, or a wrapper of trained weights."""
 
@@ -135,7 +139,7 @@ def exclusion_reason(path: str, module: Any) -> str | None:
         return "PEFT merges LoRA into nn.MultiheadAttention for the pass, so no output without it exists"
     if isinstance(module, Conv1d | Conv2d | Conv3d):
         return "a convolution has no (token, feature) output"
-    if isinstance(module, AuxiliaryTrainingWrapper) and _wrapped_sizes(module) is None:
+    if isinstance(module, AuxiliaryTrainingWrapper) and _sizes(module.original_module) is None:
         kind = type(module.original_module).__name__
         return f"`modules_to_save` replaces a {kind}; only linear layers and embeddings are captured"
     return None
@@ -145,7 +149,9 @@ def _make_component(path: str, order: int, module: Any, adapter: str, config: An
     """Return the LoraComponent of PEFT's `module` at this path; `order` is its index among the model's modules."""
     names = path.split(".")
     is_lora = isinstance(module, LoraLayer)
-    d_in, d_out = (module.in_features, module.out_features) if is_lora else _wrapped_sizes(module)  # type: ignore[misc]
+    inner = module.get_base_layer() if is_lora else module.original_module
+    is_split = isinstance(getattr(inner, "weight", None), DTensor)  # where PEFT's own sizes are those of a part
+    d_in, d_out = (module.in_features, module.out_features) if is_lora and not is_split else _sizes(inner)  # type: ignore[misc]
     return LoraComponent(
         path=path,
         order=order,
@@ -158,13 +164,13 @@ def _make_component(path: str, order: int, module: Any, adapter: str, config: An
         delta_source=delta_form(module, adapter),
         biased=is_lora and bool(module.lora_bias.get(adapter)),
         fused=_fused_row_ranges(config, names[-1], int(d_out)),
+        shards=output_shards(inner),
         module=module,
     )
 
 
-def _wrapped_sizes(wrapper: AuxiliaryTrainingWrapper) -> tuple[int, int] | None:
-    """Return (input, output) features of the module that a wrapper replaces; None unless linear or an embedding."""
-    inner: Any = wrapper.original_module
+def _sizes(inner: Any) -> tuple[int, int] | None:
+    """Return (input, output) features of a module of the base model; None unless it is linear or an embedding."""
     if isinstance(inner, nn.Linear):
         return inner.in_features, inner.out_features
     if isinstance(inner, nn.Embedding):

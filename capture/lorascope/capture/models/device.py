@@ -1,25 +1,14 @@
-"""Devices on which a model computes, places where accelerate keeps its weights, and processes that compute together."""
+"""Devices on which a model computes, and places where accelerate keeps its weights."""
 
 import copy
 import os
-import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import timedelta
-from typing import Any, NamedTuple, TypeVar
+from typing import Any
 
 import torch
-import torch.distributed as dist
 from accelerate.hooks import AlignDevicesHook, SequentialHook  # type: ignore[import-untyped]  # it has no stubs
 from torch import nn
-
-from lorascope.stores.process import handling_signals
-
-_PATIENCE = timedelta(days=30)
-"""How long a finished rank waits for the others; a rank that died is noticed at once."""
-
-S = TypeVar("S")
-T = TypeVar("T")
 
 
 def parse_device(name: str, *, local_rank: int = 0) -> torch.device:
@@ -109,14 +98,16 @@ def hidden_device_map(model: Any) -> Iterator[None]:
 
 
 def copy_without_hooks(model: nn.Module, memo: dict[int, Any]) -> nn.Module:
-    """Return a deep copy of a model without accelerate's hooks, which hold the offloaded weights.
+    """Return a deep copy of a model without accelerate's hooks, which hold offloaded weights, and without its mesh.
 
     `memo` is that of `copy.deepcopy`: id of an object -> what the copy has in its place.
     """
     names = ("_hf_hook", "_old_forward", "forward")
     hooked = [module.__dict__ for module in model.modules() if "_hf_hook" in module.__dict__]
     memo.update({id(attributes[name]): None for attributes in hooked for name in names if name in attributes})
+    memo.update({id(mesh): None for name, mesh in model.__dict__.items() if name in {"_device_mesh", "_mesh_manager"}})
     twin = copy.deepcopy(model, memo)
+    twin.__dict__.pop("_tp_size", None)
     for attributes in [module.__dict__ for module in twin.modules() if "_hf_hook" in module.__dict__]:
         for name in names:
             attributes.pop(name, None)
@@ -128,70 +119,6 @@ def _hooks(module: nn.Module) -> list[AlignDevicesHook]:
     hook = getattr(module, "_hf_hook", None)
     hooks = hook.hooks if isinstance(hook, SequentialHook) else [hook]
     return [hook for hook in hooks if isinstance(hook, AlignDevicesHook)]
-
-
-class Ranks(NamedTuple):
-    """Place of this process among the ranks (processes) of a capture, and exchanges of values between them."""
-
-    rank: int
-    size: int
-
-    @property
-    def leads(self) -> bool:
-        """Whether this process is rank 0, which sets up and finishes the run."""
-        return self.rank == 0
-
-    def own_slice(self, n: int) -> slice:
-        """Return this rank's part of range(n), a slice whose length differs from other ranks' by at most one."""
-        return slice(-(-n * self.rank // self.size), -(-n * (self.rank + 1) // self.size))
-
-    def gather(self, value: T) -> list[T]:
-        """Return the `value` of every rank, in the order of ranks; waits until all ranks have called this."""
-        if self.size == 1:
-            return [value]
-        values: list[T] = [value] * self.size
-        # No handler of Python's would be called while a rank waits for others.
-        with handling_signals(signal.SIG_DFL, signal.SIGTERM):
-            dist.all_gather_object(values, value)
-        return values
-
-    def from_leader(self, value: T) -> T:
-        """Return rank 0's `value` on every rank; waits until all ranks have called this."""
-        return self.gather(value)[0]
-
-    def map_batches(self, items: Sequence[S], batches: Sequence[slice], work: Callable[[Sequence[S]], T]) -> list[T]:
-        """Run `work` on this rank's part of the batches of `items`; return the results of all ranks on every rank."""
-        own = batches[self.own_slice(len(batches))]
-        part = work(items[own[0].start : own[-1].stop]) if own else None
-        return [result for result in self.gather(part) if result is not None]
-
-    def wait(self) -> None:
-        """Wait until every rank has called this."""
-        self.gather(None)
-
-
-ALONE = Ranks(0, 1)
-
-
-@contextmanager
-def join_ranks(device: torch.device) -> Iterator[Ranks]:
-    """Yield this process's `Ranks` under torchrun, connected within the context; `ALONE` outside of torchrun.
-
-    Only small Python objects go between ranks: the states of each go from its memory to the store. Raises a ValueError
-    if models run on GPUs and a rank has no GPU to itself.
-    """
-    size = int(os.environ.get("WORLD_SIZE", "1"))
-    if size == 1 or dist.is_initialized():  # a caller's own group stays the caller's
-        yield Ranks(dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else ALONE
-        return
-    on_gpu = device.type == "cuda"
-    if on_gpu:
-        torch.cuda.set_device(require_device(torch.device("cuda", local_rank())))
-    dist.init_process_group("nccl" if on_gpu else "gloo", timeout=_PATIENCE)
-    try:
-        yield Ranks(dist.get_rank(), size)
-    finally:
-        dist.destroy_process_group()
 
 
 def local_rank() -> int:

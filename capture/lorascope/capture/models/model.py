@@ -32,6 +32,7 @@ from lorascope.stores.names import require_choice
 
 from .device import is_offloaded, parse_device, require_device
 from .gguf import converted_folder, keep_conversion
+from .shards import distribution, plain_class
 from .sharing import layer_sharing, share_layers
 from .source import CONTEXT_NAMES, check_sharing, locate_model
 from .weights import Hash, Hashed, ReadableWeights, base_tensors, hash_at_once, hash_tensors, plain_model
@@ -62,7 +63,7 @@ _MAX_SIZES = {
     "vocab_size": 2**24,  # the largest have a few hundred thousand
 }
 """Entry of a model's config -> its largest value."""
-_LOADING_ENTRIES = {"_name_or_path", "transformers_version", "dtype", "torch_dtype"}
+_LOADING_ENTRIES = {"_name_or_path", "transformers_version", "dtype", "torch_dtype", "distributed_config"}
 """Entries of a model's config that say where it came from or how it was loaded, not what it is."""
 
 
@@ -72,6 +73,8 @@ def load_model(
     dtype: str = "auto",
     device: str = "cpu",
     device_map: str | Mapping[str, Any] | None = None,
+    tensor_parallel: int = 1,
+    fully_shard: bool = False,
     trust_remote_code: bool = False,
     share: int = 1,
     shared_layers: int = 16,
@@ -91,6 +94,9 @@ def load_model(
         Device of the model: `auto`, `cpu`, `cuda`, `cuda:0` ...; ignored if `device_map` is given.
     device_map
         How accelerate spreads the model: `auto`, or module name -> device, `cpu` or `disk`.
+    tensor_parallel, fully_shard
+        Under torchrun: number of processes over which each layer is split, and whether weights are sharded over all
+        processes (FSDP2). Each process reads its own shards only.
     trust_remote_code
         Whether Python code that comes with the model may run.
     share, shared_layers, share_from
@@ -122,13 +128,16 @@ def load_model(
     """
     require_choice("dtype", dtype, DTYPES)
     check_sharing(share, shared_layers, share_from)
-    place = require_device(parse_device(device)) if device_map is None else None
+    spread = distribution(tensor_parallel, fully_shard)
+    place = require_device(parse_device(device)) if device_map is None and spread is None else None
     where, options = locate_model(source, dtype=dtype)
     origin = "" if options else " (nothing on this disk, so taken as a hub id)"
     options["trust_remote_code"] = trust_remote_code
     loading: dict[str, Any] = {"dtype": DTYPES[dtype], "use_safetensors": True, "output_loading_info": True}
     if device_map is not None:
         loading["device_map"] = device_map if isinstance(device_map, str) else dict(device_map)
+    if spread is not None:
+        loading["distributed_config"] = spread
     if is_gguf := "gguf_file" in options:
         loading["quantization_config"] = GgufConfig(dequantize=True)
     with one_line_errors(f"model {source!r}{origin}"):
@@ -213,7 +222,7 @@ class ModelFacts:
 def model_facts(model: Any) -> ModelFacts:
     """Return the `ModelFacts` of a model: class, context, vocabulary, causal or not; it may be on the meta device."""
     return ModelFacts(
-        class_name=type(plain_model(model)).__name__,
+        class_name=plain_class(plain_model(model)).__name__,
         context_length=context_length(model) or sys.maxsize,
         n_known_tokens=getattr(model.config.get_text_config(), "vocab_size", None) or sys.maxsize,
         is_causal=is_causal(model),
@@ -248,7 +257,7 @@ def model_identity(model: nn.Module, source: str, *, sha256: str | None = None) 
     n_parameters, n_others = _n_parameters(model)
     return {
         "name": source,
-        "class": type(base).__name__,
+        "class": plain_class(base).__name__,
         "dtype": "+".join(sorted(dtypes)),
         "n_parameters": n_parameters,
         "n_parameters_non_embedding": n_others,

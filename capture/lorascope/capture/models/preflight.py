@@ -10,6 +10,7 @@ from peft import PeftModel
 from peft.tuners.lora import Embedding, LoraLayer
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
+from torch.distributed.tensor import DTensor
 from transformers.pytorch_utils import Conv1D
 
 from lorascope.stores import Problem
@@ -188,7 +189,7 @@ def inspect_calls(
 
     handles = [module.register_forward_hook(partial(keep_shape, path)) for path, module in modules.items()]
     try:
-        with evaluating(model), stream_passes(stream, adapters)[-1].enabled(model), torch.inference_mode():
+        with evaluating(model), stream_passes(stream, adapters)[-1].enabled(model), torch.no_grad():
             model(**probe)
     finally:
         for handle in handles:
@@ -301,7 +302,7 @@ def _quantised_kind(module: Any) -> str | None:
     weight = getattr(inner, "weight", None)
     if isinstance(inner, nn.Linear | nn.Embedding | Conv1D) or isinstance(module, Embedding):
         known = not type(inner).__module__.startswith("bitsandbytes")
-        if known and isinstance(weight, torch.Tensor) and type(weight) not in {torch.Tensor, nn.Parameter}:
+        if known and isinstance(weight, torch.Tensor) and type(weight) not in {torch.Tensor, nn.Parameter, DTensor}:
             return type(weight).__name__
         if known and isinstance(weight, torch.Tensor) and weight.is_floating_point():
             return None

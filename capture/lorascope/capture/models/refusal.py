@@ -24,6 +24,7 @@ from lorascope.stores.errors import join_problems
 from lorascope.stores.expressions import check_patterns
 
 from .device import copy_without_hooks, is_offloaded
+from .shards import plain_class, whole
 from .weights import plain_path, state_tensors
 
 UNREPEATED = ("pissa_niter", "lora_ga")
@@ -57,7 +58,7 @@ def adapter_tensors(model: nn.Module, name: str) -> dict[str, torch.Tensor]:
         # PEFT mistakes the bias of a lora_B (`lora_bias`) for a weight that was saved in part.
         warnings.filterwarnings("ignore", r"Adapter .* LoRA tensor\(s\) have invalid shape")
         state = get_peft_model_state_dict(model, state_tensors(model), adapter_name=name, save_embedding_layers=False)
-    return {plain_path(key): tensor for key, tensor in state.items()}
+    return {plain_path(key): whole(tensor) for key, tensor in state.items()}
 
 
 def weight_problems(tensors: Mapping[str, torch.Tensor], *, allow_zero: bool) -> list[Problem]:
@@ -166,19 +167,27 @@ def _same_as_base(own: torch.Tensor, tensor: torch.Tensor) -> bool:
 
 def _expected_shapes(model: nn.Module, config: LoraConfig, name: str) -> dict[str, tuple[int, ...]]:
     """Return key -> shape in the file of an adapter that fits, found by adapting a copy on the meta device."""
-    memo: dict[int, Any] = {id(tensor): _meta_copy(tensor) for tensor in (*model.parameters(), *model.buffers())}
-    # Quantised layers replace linear ones, whose names and shapes PEFT's own parts have.
-    for module in model.modules():
-        if isinstance(module, nn.Linear) and not module.weight.is_floating_point():
-            memo[id(module)] = nn.Linear(module.in_features, module.out_features, device="meta")
     # Inits only decide numbers, and some of them need data or libraries.
     plain = copy.copy(config)
     plain.init_lora_weights = True
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the same warnings come again when the model itself is adapted
-        twin = PeftModel(copy_without_hooks(model, memo), plain, adapter_name=name, low_cpu_mem_usage=True)
+        twin = PeftModel(_meta_twin(model), plain, adapter_name=name, low_cpu_mem_usage=True)
         state = get_peft_model_state_dict(twin, adapter_name=name, save_embedding_layers=False)
     return {key: tuple(tensor.shape) for key, tensor in state.items()}
+
+
+def _meta_twin(model: Any) -> Any:
+    """Return a model with the names and shapes of this one on the meta device."""
+    if (kind := plain_class(model)) is not type(model):  # FSDP2's can't be copied
+        with torch.device("meta"):
+            return kind(copy.deepcopy(model.config))
+    memo: dict[int, Any] = {id(tensor): _meta_copy(tensor) for tensor in (*model.parameters(), *model.buffers())}
+    # Quantised layers replace linear ones, whose names and shapes PEFT's own parts have.
+    for module in model.modules():
+        if isinstance(module, nn.Linear) and not module.weight.is_floating_point():
+            memo[id(module)] = nn.Linear(module.in_features, module.out_features, device="meta")
+    return copy_without_hooks(model, memo)
 
 
 def _meta_copy(tensor: torch.Tensor) -> torch.Tensor:

@@ -14,10 +14,12 @@ from peft import PeftModel
 from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils.other import AuxiliaryTrainingWrapper
 from torch import nn
+from torch.distributed.tensor import DTensor
 
 from lorascope.stores.format.digests import canonical_json
 
 from .device import real_tensor
+from .shards import whole
 
 PREFIX = "base_model.model."
 """Prefix that PEFT adds to the plain model's names."""
@@ -75,7 +77,10 @@ def base_tensors(model: nn.Module) -> dict[str, torch.Tensor]:
 
 
 class ReadableWeights(dict[str, torch.Tensor]):
-    """Dict of a model's weights as plain tensors: quantised ones in parts, offloaded ones read at `d[key]`."""
+    """Dict of a model's weights as plain tensors: quantised ones in parts, offloaded and sharded ones got at `d[key]`.
+
+    All processes over which a model is sharded must get the same weights in the same order.
+    """
 
     def __init__(self, model: nn.Module, tensors: Mapping[str, torch.Tensor]) -> None:
         """Take name -> weight from `tensors`, split quantised ones, and note which module has each weight."""
@@ -90,12 +95,12 @@ class ReadableWeights(dict[str, torch.Tensor]):
         """Return a weight with its numbers; an offloaded one is read from the host or the disk now."""
         tensor = super().__getitem__(key)
         module, name = self._places.get(id(tensor), (None, ""))
-        return tensor if module is None else real_tensor(module, name, tensor)
+        return whole(tensor if module is None else real_tensor(module, name, tensor))
 
 
 def _plain_parts(key: str, tensor: torch.Tensor) -> list[tuple[str, torch.Tensor]]:
     """Return (key, tensor) of the plain tensors that make up a quantised tensor, or of the tensor itself."""
-    if type(tensor) in {torch.Tensor, nn.Parameter}:
+    if type(tensor) in {torch.Tensor, nn.Parameter} or isinstance(tensor, DTensor):
         return [(key, tensor)]
     flatten = getattr(tensor, "__tensor_flatten__", None)
     if flatten is not None:  # torchao

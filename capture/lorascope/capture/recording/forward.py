@@ -57,7 +57,7 @@ def run_pass(model: Any, samples: Sequence[EncodedSample], device: torch.device)
     return logits
 
 
-forward = torch.inference_mode()(run_pass)
+forward = torch.no_grad()(run_pass)  # FSDP2 can't unshard weights in inference mode
 """Run one forward pass without a graph, as `run_pass` does."""
 
 

@@ -9,10 +9,11 @@ triton, which comes with torch's CUDA builds; it is imported only if triton was 
 
 from contextlib import AbstractContextManager
 from itertools import chain
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
+from .reduce import Measured
 from .row_kernel import measure_rows, nll_rows
 from .sites import Sum
 
@@ -25,26 +26,6 @@ which is set because triton's default changes. It can't affect sums in two float
 _TF32 = 2 * 2**-10
 """Largest error of the layer's product of z and B with TF32, divided by the magnitudes of its terms: TF32 rounds both
 to 10 bits, and the kernel doesn't."""
-
-
-class Measured(NamedTuple):
-    """JS, norms, effective width, swallowed share and excess of tokens at one layer, float32 (token,) each.
-
-    They are NaN where base or delta isn't finite.
-    """
-
-    js: torch.Tensor
-    """JS(softmax(base), softmax(base + delta)), nats."""
-    base_norm: torch.Tensor
-    """Euclidean norm of base."""
-    delta_norm: torch.Tensor
-    """Euclidean norm of delta."""
-    effective_width: torch.Tensor
-    """Exponential of the entropy of softmax(base)."""
-    swallowed: torch.Tensor
-    """Share of features whose output is the base although delta isn't zero."""
-    excess: torch.Tensor
-    """Largest |output - (base + delta)| divided by what rounding allows, as in `sink.excess`; 0 if not compared."""
 
 
 def measure_sum(total: Sum, rows: torch.Tensor | None, *, prove_every: int = 1) -> Measured:

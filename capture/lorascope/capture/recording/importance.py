@@ -21,8 +21,8 @@ from torch.utils.checkpoint import checkpoint
 from ..errors import CaptureError
 from ..models.branches import lora_bias, singular_directions
 from ..models.components import LoraComponent
-from ..models.device import Ranks
 from ..models.passes import Pass, disabled_adapters, restoring_modes
+from ..models.ranks import Ranks
 from ..samples.encoded import EncodedSample, plan_batches
 from ..samples.scoring import draw_ids, logit_parts
 from .forward import run_pass

@@ -20,9 +20,10 @@ from lorascope.stores.format.tables import NULL_COLUMNS
 from ..buffers.target import empty_target, flat_index
 from ..errors import CaptureError
 from ..models.components import adapted_modules
-from ..models.device import Ranks, is_offloaded
+from ..models.device import is_offloaded
 from ..models.model import is_causal
 from ..models.passes import Pass
+from ..models.ranks import Ranks
 from ..samples.encoded import PROBE_TOKENS, EncodedSample, plan_batches
 from .forward import forward, kl_divergence, negative_log_likelihood
 from .hooks import Recorder

@@ -66,7 +66,7 @@ def jensen_shannon(base: torch.Tensor, delta: torch.Tensor) -> torch.Tensor:
     small = delta.abs().amax(-1, keepdim=True) < 0.5
     d = delta - torch.where(small, torch.log1p(moved.clamp(min=-0.5)), direct)
     mean = (log_p.exp() + (log_p + d).exp()) / 2
-    terms = torch.where(mean > 0, mean * _js_term(d), torch.zeros_like(mean))
+    terms = torch.where(mean > 0, mean * js_term(d), torch.zeros_like(mean))
     finite = torch.isfinite(base).all(-1) & torch.isfinite(delta).all(-1)
     return torch.where(finite, terms.sum(-1), torch.nan)
 
@@ -76,7 +76,7 @@ def values_per_part(device: torch.device) -> int:
     return _PART_VALUES.get(device.type, _PART_VALUES_ELSEWHERE)
 
 
-def _js_term(d: torch.Tensor) -> torch.Tensor:
+def js_term(d: torch.Tensor) -> torch.Tensor:
     """Return ln 2 - H(sigmoid(d)), H the binary entropy: a feature's JS term at d = log q - log p, unweighted."""
     t = torch.exp(-d.abs())
     closed = math.log(2) - torch.log1p(t) - d.abs() * t / (1 + t)
@@ -99,6 +99,26 @@ class Reduced(NamedTuple):
     """Euclidean norm of delta."""
     effective_width: torch.Tensor
     """Exponential of the entropy of softmax(base)."""
+
+
+class Measured(NamedTuple):
+    """JS, norms, effective width, swallowed share and excess of tokens at one layer, float32 (token,) each.
+
+    They are NaN where base or delta isn't finite.
+    """
+
+    js: torch.Tensor
+    """JS(softmax(base), softmax(base + delta)), nats."""
+    base_norm: torch.Tensor
+    """Euclidean norm of base."""
+    delta_norm: torch.Tensor
+    """Euclidean norm of delta."""
+    effective_width: torch.Tensor
+    """Exponential of the entropy of softmax(base)."""
+    swallowed: torch.Tensor
+    """Share of features whose output is the base although delta isn't zero."""
+    excess: torch.Tensor
+    """Largest |output - (base + delta)| divided by what rounding allows, as in `sink.excess`; 0 if not compared."""
 
 
 def reduce_tokens(base: torch.Tensor, delta: torch.Tensor, *, threads: ThreadPoolExecutor | None = None) -> Reduced:

@@ -12,8 +12,8 @@ from lorascope.stores.format.tables import REPLY_SCALES
 
 from ..buffers.copies import copier_for
 from ..buffers.rows import RowQueue, RowWriter, row_spans
-from ..models.device import Ranks
 from ..models.passes import scaled_adapter
+from ..models.ranks import Ranks
 from ..samples.encoded import EncodedSample
 from ..samples.generate import Answer, generate, generation_batches, write_answers
 from ..samples.replies import LEAST_BATCH_TOKENS, REPLY_TOKENS, as_question, reply_columns
@@ -150,13 +150,15 @@ def fill_rows(
     writer: RowWriter,
     rows: np.ndarray,
     queue_bytes: int | None = None,
+    *,
+    fills: bool = True,
     **options: Any,
 ) -> Streamed:
     """Run the model with hooks on all batches with tokens of the chosen rows (1024 tokens each); write these rows.
 
     `rows` is bool (row,).
 
-    `queue_bytes` is that of `RowQueue`; the other options and the errors are those of `stream_states`.
+    `queue_bytes` and `fills` are those of `RowQueue`; the other options and the errors are those of `stream_states`.
     """
     spec, plan = layout.spec, layout.plan
     recorder = Recorder(
@@ -173,5 +175,6 @@ def fill_rows(
         queue_bytes=queue_bytes,
         rows=rows,
         copier=copier_for(device),
+        fills=fills,
     ) as queue:
         return stream_states(model, recorder, layout, queue, device=device, **options)

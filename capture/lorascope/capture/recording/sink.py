@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from ..buffers.target import BatchTarget
+from ..models.shards import Shards
 from .reduce import Reduced, has_kernel, jensen_shannon, reduce_tokens, values_per_part
 from .sites import Addition, Site, Sum
 
@@ -89,7 +90,7 @@ class Sink:
     def take_state(self, site: Site, name: str, output: torch.Tensor) -> None:
         """Store a layer's output (flat token, feature) as its `base` or `adapted`, the `name`, if states are kept."""
         if self.keep_states:
-            self.target.put(f"states/{site.path}/{name}", output)
+            self._put(f"states/{site.path}/{name}", output, site.shards)
 
     def take_factor(self, addition: Addition, factor: torch.Tensor) -> None:
         """Store an adapter's factor z = A x at a layer, if states are kept.
@@ -105,7 +106,20 @@ class Sink:
     def take_delta(self, addition: Addition, delta: torch.Tensor) -> None:
         """Store an adapter's delta (flat token, feature) at a layer, if states are kept."""
         if self.keep_states:
-            self.target.put(f"adapters/{addition.adapter}/delta/{addition.component.path}", delta)
+            component = addition.component
+            self._put(f"adapters/{addition.adapter}/delta/{component.path}", delta, component.shards)
+
+    def _put(self, path: str, output: torch.Tensor, shards: Shards | None) -> None:
+        """Store an output (flat token, feature) at `path`, put together where processes have some features each."""
+        if shards is None:
+            self.target.put(path, output)
+            return
+        from .partial_sums import gather_features  # imports this module
+
+        with self.target.meter.timed("copy"):
+            gathered = gather_features(self.target.take(output), shards)
+        if gathered is not None:
+            self.target.put_taken(path, gathered)
 
     def take_difference(self, total: Sum) -> None:
         """Store a layer's output minus its base as the adapter's delta, if states are kept."""
@@ -120,7 +134,7 @@ class Sink:
         """
         if total.z_or_delta is None and self.is_pair:
             return
-        if has_kernel(total.base.device):
+        if has_kernel(total.base.device) or site.shards is not None:
             self._measure_at_once(
                 site, total, self.target.token_index(total.base.device, measured=self.reducer is None)
             )
@@ -157,7 +171,7 @@ class Sink:
         self.take_state(site, "adapted", total.output)
         take = self.target.take_measured if self.reducer is None else self.target.take
         chosen = replace(total, output=take(total.output))
-        if has_kernel(chosen.base.device):
+        if has_kernel(chosen.base.device) or site.shards is not None:
             self._measure_at_once(site, chosen, None)
         elif self.reducer is not None:
             self._reduce(site, chosen)
@@ -175,12 +189,21 @@ class Sink:
         self.excess[site.path] = torch.where(differ.any(), torch.inf, 0.0)
 
     def _measure_at_once(self, site: Site, total: Sum, rows: torch.Tensor | None) -> None:
-        """Measure a layer's tokens at `rows` (all if None) with the GPU kernel in one launch, and store the results."""
-        from .fused import measure_sum  # imports triton
+        """Measure a layer's tokens at `rows` (all if None) with the GPU kernel in one launch, and store the results.
 
+        Where processes have some features each, their sums measure.
+        """
         with self.target.meter.timed("reduce"):
             n_tokens = len(total.base) if rows is None else len(rows)
-            measured = measure_sum(total, rows, prove_every=_proof_step(n_tokens))
+            step = _proof_step(n_tokens)
+            if site.shards is not None:
+                from .partial_sums import measure_shards  # imports this module
+
+                measured = measure_shards(total, site.shards, rows, prove_every=step)
+            else:
+                from .fused import measure_sum  # imports triton
+
+                measured = measure_sum(total, rows, prove_every=step)
             adapter = total.addition.adapter
             if total.z_or_delta is None or not self.is_pair:
                 if self.reducer is not None:

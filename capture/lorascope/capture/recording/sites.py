@@ -12,6 +12,7 @@ from peft.tuners.lora import Embedding, LoraLayer
 
 from ..models.branches import lora_b, lora_bias
 from ..models.components import LoraComponent, component_axis
+from ..models.shards import Shards
 
 
 @dataclass(slots=True)
@@ -23,7 +24,8 @@ class Addition:
     start: int = -1
     """First column in the adapter's packed factor; -1 where delta itself is stored."""
     weight: torch.Tensor | None = None
-    """B, float32 (feature, rank); None where delta isn't made of a factor."""
+    """B, float32 (feature, rank), of the features that this process computes; None where delta isn't made of a
+    factor."""
     bias: torch.Tensor | None = None
 
     def weights_on(self, device: torch.device) -> tuple[torch.Tensor, torch.Tensor | None]:
@@ -95,6 +97,11 @@ class Site:
         return not isinstance(self.module, LoraLayer)
 
     @property
+    def shards(self) -> Shards | None:
+        """Processes that each compute some output features of the layer; None where every process has them all."""
+        return self.additions[0].component.shards
+
+    @property
     def is_embedding(self) -> bool:
         """Whether the module is PEFT's LoRA embedding, whose A and B are bare parameters that no hook sees."""
         return isinstance(self.module, Embedding)
@@ -114,8 +121,10 @@ def make_sites(
             addition = Addition(adapter, component)
             if component.delta_source == "factor":
                 addition.start = -1 if factor_start is None else factor_start[adapter][site.index]
-                addition.weight = torch.from_numpy(lora_b(module, adapter))
+                shards = component.shards
+                features = slice(None) if shards is None else shards.own_features(component.d_out)
+                addition.weight = torch.from_numpy(lora_b(module, adapter)[features])
                 bias = lora_bias(module, adapter)
-                addition.bias = None if bias is None else torch.from_numpy(bias)
+                addition.bias = None if bias is None else torch.from_numpy(bias[features])
             site.additions.append(addition)
     return sorted(sites.values(), key=lambda site: site.index)

@@ -222,7 +222,7 @@ def _plain_decoding(model: Any, n: int) -> Iterator[tuple[int, ...]]:
         model.generation_config = own
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def _new_tokens(
     model: Any,
     prompts: Sequence[np.ndarray],
@@ -253,7 +253,7 @@ def _new_tokens(
     device = input_device(model)
     input_ids, attention_mask = pad_tokens(prompts, left=True)
     inputs = {"input_ids": input_ids.to(device), "attention_mask": attention_mask.to(device)}
-    output = model.generate(**inputs, logits_processor=LogitsProcessorList([checked_or_drawn]))
+    output = model.generate(**inputs, logits_processor=LogitsProcessorList([checked_or_drawn]), synced_gpus=False)
     rows = output[:, input_ids.shape[1] :].cpu().numpy()
     return [row[: next(iter(np.flatnonzero(np.isin(row, ends))), len(row)) + 1] for row in rows]
 

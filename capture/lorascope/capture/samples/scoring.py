@@ -116,7 +116,7 @@ class _Forward:
         self.shares_prompts = False
         """Whether the cache is a plain one of keys and values, which several continuations can start from."""
         if "position_ids" in self._accepts:
-            with torch.inference_mode():
+            with torch.no_grad():
                 outputs = self(input_ids=torch.zeros((1, 1), dtype=torch.int64), use_cache=True, keep=1)
             cache, plain = getattr(outputs, self.cache_name, None), (DynamicLayer, DynamicSlidingWindowLayer)
             self.shares_prompts = type(cache) is DynamicCache and all(type(layer) in plain for layer in cache.layers)
@@ -146,7 +146,7 @@ def _scored_sequences(sample: EncodedSample) -> Iterator[tuple[np.ndarray, np.nd
         yield whole, np.arange(sample.n_context, len(whole))
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def _score_whole(forward: _Forward, sequences: Sequence[tuple[np.ndarray, np.ndarray]]) -> list[float]:
     """Return the log-likelihood, in nats, of each sequence's scored tokens, by one forward pass over all."""
     input_ids, attention_mask = pad_tokens([token_ids for token_ids, _ in sequences])
@@ -159,7 +159,7 @@ def _score_whole(forward: _Forward, sequences: Sequence[tuple[np.ndarray, np.nda
     ]
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def _score_shared(forward: _Forward, samples: Sequence[EncodedSample]) -> list[float]:
     """Return the log-likelihoods of all choices in nats, by one pass over prompts and one over choices.
 

@@ -15,9 +15,9 @@ from lorascope.stores.format.layout import IN_RUN, NEUTRAL
 
 from ..config import LOADING, CaptureConfig
 from ..models.components import LoraComponent
-from ..models.device import Ranks
 from ..models.model import ModelFacts, context_length
 from ..models.passes import Pass
+from ..models.ranks import Ranks
 from ..models.weights import plain_model
 from ..recording.layout import Layout
 from ..samples.encoded import TEXT, EncodedSample

@@ -20,11 +20,13 @@ from lorascope.stores.size import format_size, parse_size
 from ..config import CaptureConfig
 from ..models.adapter import adapter_identity, read_trainings, scaling_identity
 from ..models.components import select_components
-from ..models.device import Ranks, is_offloaded, join_ranks, local_rank, parse_device, require_device
+from ..models.device import is_offloaded, local_rank, parse_device, require_device
 from ..models.model import tokenizer_identity
 from ..models.passes import isolated
 from ..models.preflight import Note, finite_notes, inspect
+from ..models.ranks import Ranks, join_ranks
 from ..models.refusal import raise_for_problems
+from ..models.shards import layer_shards
 from ..models.training_record import base_notes
 from ..models.weights import hashing_in_thread
 from ..recording.forward import probe
@@ -131,6 +133,7 @@ def settle(
         data = read_data(config, items)
         with report_stage(progress, "load model") if model is None else nullcontext():
             loaded = load(config, device, model, tokenizer, hashing)
+        ranks = ranks._replace(shards=layer_shards(loaded.model))
         with isolated(loaded.model, loaded.device):
             with report_stage(progress, "check"):
                 settled = settle_loaded(config, loaded, data, ranks, place, state)

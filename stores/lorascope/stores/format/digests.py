@@ -13,6 +13,7 @@ FREE_SETTINGS = frozenset(
         *("model", "adapter", "data", "prompt", "examples"),  # their paths may differ: their hashes are compared
         *("share", "shared_layers", "share_from"),  # their result is part of the model's identity
         *("out", "device", "device_map", "queue", "overfill", "budget", "trust_remote_code"),
+        *("tensor_parallel", "fully_shard"),
         *("measure_overhead", "unembedding", "importance", "null_adapters", "changes"),
     }
 )

@@ -1,0 +1,112 @@
+"""Processes that compute one capture together under torchrun, and exchanges of values between them."""
+
+import os
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import NamedTuple, TypeVar
+
+import torch
+import torch.distributed as dist
+
+from lorascope.stores.process import handling_signals
+
+from .device import local_rank, require_device
+from .shards import Shards
+
+_PATIENCE = timedelta(days=30)
+"""How long a finished rank waits for the others; a rank that died is noticed at once."""
+
+S = TypeVar("S")
+T = TypeVar("T")
+
+
+class Ranks(NamedTuple):
+    """Place of this process among the ranks (processes) of a capture, and exchanges of values between them."""
+
+    rank: int
+    size: int
+    shards: Shards | None = None
+    """Place of this process among the consecutive ranks over which each layer is split (tensor parallel), if any is.
+
+    They run the same batches."""
+
+    @property
+    def n_tensor(self) -> int:
+        """Number of ranks over which each layer is split; 1 if every rank has whole layers."""
+        return 1 if self.shards is None else self.shards.size
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process is rank 0, which sets up and finishes the run."""
+        return self.rank == 0
+
+    @property
+    def writes(self) -> bool:
+        """Whether this process writes the rows of its batches: the first of those over which layers are split."""
+        return self.rank % self.n_tensor == 0
+
+    def own_slice(self, n: int) -> slice:
+        """Return this rank's part of range(n), a slice whose length differs from other ranks' by at most one.
+
+        Ranks over which layers are split have the same part.
+        """
+        part, n_parts = self.rank // self.n_tensor, self.size // self.n_tensor
+        return slice(-(-n * part // n_parts), -(-n * (part + 1) // n_parts))
+
+    def gather(self, value: T) -> list[T]:
+        """Return the `value` of every rank, in the order of ranks; waits until all ranks have called this."""
+        if self.size == 1:
+            return [value]
+        values: list[T] = [value] * self.size
+        # No handler of Python's would be called while a rank waits for others.
+        with handling_signals(signal.SIG_DFL, signal.SIGTERM):
+            dist.all_gather_object(values, value)
+        return values
+
+    def from_leader(self, value: T) -> T:
+        """Return rank 0's `value` on every rank; waits until all ranks have called this."""
+        return self.gather(value)[0]
+
+    def map_batches(self, items: Sequence[S], batches: Sequence[slice], work: Callable[[Sequence[S]], T]) -> list[T]:
+        """Run `work` on this rank's part of the batches of `items`; return the results of all parts on every rank."""
+        own = batches[self.own_slice(len(batches))]
+        part = work(items[own[0].start : own[-1].stop]) if own else None
+        return [result for result in self.gather(part)[:: self.n_tensor] if result is not None]
+
+    def any_shard(self, value: bool) -> bool:
+        """Return whether `value` is True on any of the ranks that run the same batches, once all have called this."""
+        if self.shards is None:
+            return value
+        values = [False] * self.n_tensor
+        dist.all_gather_object(values, value, group=self.shards.group)
+        return any(values)
+
+    def wait(self) -> None:
+        """Wait until every rank has called this."""
+        self.gather(None)
+
+
+ALONE = Ranks(0, 1)
+
+
+@contextmanager
+def join_ranks(device: torch.device) -> Iterator[Ranks]:
+    """Yield this process's `Ranks` under torchrun, connected within the context; `ALONE` outside of torchrun.
+
+    Only small Python objects go between ranks: the states of each go from its memory to the store. Raises a ValueError
+    if models run on GPUs and a rank has no GPU to itself.
+    """
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    if size == 1 or dist.is_initialized():  # a caller's own group stays the caller's
+        yield Ranks(dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else ALONE
+        return
+    on_gpu = device.type == "cuda"
+    if on_gpu:
+        torch.cuda.set_device(require_device(torch.device("cuda", local_rank())))
+    dist.init_process_group("nccl" if on_gpu else "gloo", timeout=_PATIENCE)
+    try:
+        yield Ranks(dist.get_rank(), size)
+    finally:
+        dist.destroy_process_group()
