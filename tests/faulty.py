@@ -10,11 +10,21 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 Fault = Literal["500", "403", "reset", "slow"]
 
-__all__ = ["Fault", "FaultyServer", "serve"]
+__all__ = ["Answer", "Fault", "FaultyServer", "serve"]
+
+
+class Answer(NamedTuple):
+    """A request that was answered: which part of which object, and the bytes of the answer."""
+
+    method: str
+    path: str
+    part: str
+    """Header `Range` of the request; empty for the whole object."""
+    n_bytes: int
 
 
 class FaultyServer:
@@ -25,11 +35,13 @@ class FaultyServer:
         self.fault: Callable[[int, str], Fault | None] = lambda index, method: None
         """Number of a request since `counted_from_now` and its method -> what happens to it; None: it's answered."""
         self.requests: list[str] = []
+        self.answers: list[Answer] = []
         self._count = itertools.count()
 
     def counted_from_now(self, fault: Callable[[int, str], Fault | None]) -> None:
         self._count = itertools.count()
         self.requests = []
+        self.answers = []
         self.fault = fault
 
     def take(self, method: str, path: str) -> Fault | None:
@@ -102,7 +114,9 @@ class _Handler(BaseHTTPRequestHandler):
                 self.send_header(name, value)
         self.send_header("Content-Length", length)
         self.end_headers()
-        if self.command != "HEAD":
+        n_bytes = 0 if self.command == "HEAD" else len(content)
+        self.server_state.answers.append(Answer(self.command, self.path, self.headers.get("Range", ""), n_bytes))
+        if n_bytes:
             self.wfile.write(content)
 
 

@@ -19,6 +19,7 @@ from lorascope.analyze.results.digests import DONE, verify_result
 from lorascope.analyze.results.save import open_result
 from lorascope.stores import Run, StoreError, open_run
 from lorascope.stores.places.file_lock import file_lock
+from lorascope.stores.reading.source import DeltaSource
 
 NAMES = ("js", "delta_ratio")
 
@@ -139,8 +140,8 @@ def test_another_measurement_doesnt_go_on_with_this_one(run: Run, unfinished: Pa
 
 @pytest.mark.parametrize(("n_threads", "most", "expected"), [(1, 1, 1), (1, 8, 8), (4, 8, 2), (100, 8, 1)])
 def test_tasks_grow_on_a_cluster_while_every_worker_has_a_queue(n_threads: int, most: int, expected: int) -> None:
-    rows = type("Rows", (), {"n_rows": 32, "shape": (32 * 1024, 4096)})()
-    components = [type("S", (), {"base": rows})() for _ in range(8)]
+    rows = type("Rows", (), {"n_rows": 32, "shape": (32 * 1024, 4096), "first_part": None})()
+    components = [type("S", (), {"base": rows, "delta": DeltaSource(rows)})() for _ in range(8)]  # type: ignore
     assert module._groups_per_task(components, Workers(lambda array, done: array, n_threads, most)) == expected  # type: ignore
 
 

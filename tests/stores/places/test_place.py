@@ -29,7 +29,8 @@ def test_what_is_written_is_read(place: Place) -> None:
     place.flush("a/b")
     assert place.read("a/b/c.0", at_most=2**31) == b"world!"
     assert place.size("a/b/c.0") == 6
-    for start, stop, part in ((0, 2, b"wo"), (4, 100, b"d!"), (6, 9, b""), (99, 100, b"")):
+    ends = ((-2, None, b"d!"), (-99, None, b"world!"))
+    for start, stop, part in ((0, 2, b"wo"), (4, 100, b"d!"), (6, 9, b""), (99, 100, b""), *ends):
         assert place.read_part("a/b/c.0", start, stop, at_most=2**31) == part
 
 
@@ -42,6 +43,7 @@ def test_what_is_not_there(place: Place) -> None:
         with pytest.raises(FileNotFoundError):
             read("nothing", at_most=9)
     assert place.read("there/x", at_most=2**31) == place.read_part("there/x", 0, 16, at_most=2**31) == b""
+    assert place.read_part("there/x", -16, None, at_most=2**31) == b""
 
 
 def test_keys_are_listed_below_a_folder(place: Place) -> None:

@@ -135,6 +135,15 @@ def test_refused_access_says_so(make_run: Any, s3: Any) -> None:
         write(s3.prefix, run)
 
 
+def test_store_that_knows_no_range_from_the_end_is_asked_for_the_size(s3: Any) -> None:
+    """As Azure's."""
+    place = open_place(s3.prefix)
+    place.write("c.0", b"world!")
+    s3.counted_from_now(lambda index, method: "403" if index == 0 else None)
+    assert place.read_part("c.0", -2, None, at_most=9) == b"d!"
+    assert [request.split()[0] for request in s3.requests] == ["GET", "HEAD", "GET"]
+
+
 def test_missing_bucket_says_so(make_run: Any, s3: Any) -> None:
     with pytest.raises(FileNotFoundError, match="can't be written to: there is no such bucket; create it first"):
         open_place("s3://nowhere/run").write("zarr.json", b"x")

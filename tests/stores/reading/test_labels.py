@@ -8,7 +8,7 @@ import xarray as xr
 
 from lorascope.stores import StoreError, open_run
 from lorascope.stores.format.tables import ROLES
-from lorascope.stores.reading.labels import LazyText
+from lorascope.stores.reading.labels import LazyColumn
 from lorascope.stores.reading.read import as_run
 from lorascope.stores.reading.run import Run
 
@@ -55,11 +55,11 @@ def test_only_the_rows_of_a_sample_are_read(run: Run, monkeypatch: pytest.Monkey
 
 
 def test_text_is_read_when_it_is_looked_at(many_rows: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(self: LazyText) -> None:
+    def fail(self: LazyColumn) -> None:
         raise AssertionError
 
     with monkeypatch.context() as patch:
-        patch.setattr(LazyText, "_values", property(fail))
+        patch.setattr(LazyColumn, "_values", property(fail))
         part = open_run(many_rows).lora(UP).sel(sample="s1")
         part.values
     again = pickle.loads(pickle.dumps(part))

@@ -167,5 +167,5 @@ def test_each_state_is_read_once(make_run: Any, monkeypatch: pytest.MonkeyPatch)
     run.take([5, 2, 1030, 1040])
     bases = {f"states/{component}/base/c.{row}.0": 1 for component in COMPONENTS for row in (0, 1)}
     weights = {f"adapters/default/lora_B/{component}/c.0.0": 1 for component in COMPONENTS}
-    factors = {f"adapters/default/factor/c.{row}.0": 2 for row in (0, 1)}  # the index, and the columns of all
+    factors = {f"adapters/default/factor/c.{row}.0": 1 for row in (0, 1)}  # all columns are in one inner chunk
     assert asked == {**bases, **weights, **factors}

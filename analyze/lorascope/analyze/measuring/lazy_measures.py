@@ -40,7 +40,7 @@ def measure_sources(
     measures, outputs = resolve_measures(names)
     components = np.empty(len(sources), object)
     components[:] = list(sources)
-    sizes = tuple(group_sizes(sources, group_bytes))
+    sizes = tuple(group_sizes(sources, group_bytes, whole_parts=True))
     rows = sources[0].base
     lengths = tuple(rows.n_tokens(row) for row in range(rows.n_rows))
     token = uuid.uuid4().hex

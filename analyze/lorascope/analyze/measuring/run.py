@@ -91,8 +91,8 @@ def measure_run(
             component_sources(run, adapter, component), names, done, scheduler, n_workers, progress
         )
     else:
-        columns = captured_measures(run, tuple(measures), adapter)
-        captured = {name: column[:, chosen] for name, column in zip(measures, columns, strict=True)}
+        columns = captured_measures(run, tuple(measures), adapter, component)
+        captured = dict(zip(measures, columns, strict=True))
         if unfinished is None:
             return _labelled_dataset(run, table, captured, measures)
         blocks = [(slice(None), captured)]
@@ -122,7 +122,7 @@ def _computed_batches(
         group_bytes = GROUP_BYTES * _groups_per_task(sources, pool)
         cut = _component_batches(sources, group_bytes=group_bytes, n_threads=pool.n_threads, n_outputs=len(outputs))
         batches = [batch for batch in cut if not done[batch].all()]
-        n_groups = sum(len(group_sizes(sources[batch], group_bytes)) for batch in batches)
+        n_groups = sum(len(group_sizes(sources[batch], group_bytes, whole_parts=True)) for batch in batches)
         count_task = task_counter(progress, n_groups * sources[0].base.n_rows)
         for batch in batches:
             array = measure_sources(sources[batch], names, group_bytes=group_bytes)
@@ -132,14 +132,14 @@ def _computed_batches(
 
 def _groups_per_task(sources: Sequence[Source], pool: Workers) -> int:
     """Return the number of component groups (`GROUP_BYTES` each) in a task: the most that keep all workers busy."""
-    n_tasks = len(group_sizes(sources, GROUP_BYTES)) * sources[0].base.n_rows
+    n_tasks = len(group_sizes(sources, GROUP_BYTES, whole_parts=True)) * sources[0].base.n_rows
     return max(1, min(pool.most_groups_per_task, n_tasks // (BATCH_TASKS * pool.n_threads)))
 
 
 def _component_batches(sources: Sequence[Source], *, group_bytes: int, n_threads: int, n_outputs: int) -> list[slice]:
     """Return slices of components to compute together: whole chunks of the result, at most `BATCH_BYTES` large."""
     rows = sources[0].base
-    group = max(group_sizes(sources, group_bytes))
+    group = max(group_sizes(sources, group_bytes, whole_parts=True))
     n_components = -(-BATCH_TASKS * n_threads * group // rows.n_rows)
     most = max(1, BATCH_BYTES // (4 * n_outputs * rows.shape[0]))
     size = min(-(-n_components // CHUNK_COMPONENTS) * CHUNK_COMPONENTS, most)

@@ -44,8 +44,12 @@ def available_measures(run: Run, names: tuple[str, ...]) -> tuple[str, ...]:
     return names if run.states == "all" else tuple(name for name in names if name in CAPTURED_MEASURES)
 
 
-def captured_measures(run: Run, names: tuple[str, ...], adapter: str | None) -> list[np.ndarray]:
+def captured_measures(
+    run: Run, names: tuple[str, ...], adapter: str | None, component: Patterns = None
+) -> list[np.ndarray]:
     """Return one array float32 (token, changed component) per measure stored at capture; NaN if not measured.
+
+    `component` is a path or pattern that chooses some of them, or several.
 
     Raises
     ------
@@ -55,13 +59,15 @@ def captured_measures(run: Run, names: tuple[str, ...], adapter: str | None) -> 
     missing = [name for name in names if name not in available_measures(run, names)]
     if missing:
         raise StoreError(f"{run.place.name!r} (states {run.states!r}) has no {missing[0]!r}, which needs all states")
-    touched = run.adapter(adapter)["rank"].values > 0
+    touched = np.flatnonzero(run.adapter(adapter)["rank"].values > 0)
+    paths = [run.component_paths[place] for place in touched]
+    chosen = touched[matching_indices(paths, component, of=TOUCHED)]
 
     def read_measure(name: str) -> np.ndarray:
-        """Return a stored measure at all components; `delta_ratio` is computed from the stored norms."""
+        """Return a stored measure at these components; `delta_ratio` is computed from the stored norms."""
         if name == "delta_ratio":
             return norm_ratio(read_measure("delta_norm"), read_measure("base_norm"))
         values = run.js(adapter) if name == "js" else run.reduction(name, None if name == "base_norm" else adapter)
-        return np.asarray(values.values)
+        return np.asarray(values.isel(component=chosen).values)
 
-    return [read_measure(name)[:, touched] for name in names]
+    return [read_measure(name) for name in names]

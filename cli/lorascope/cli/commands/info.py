@@ -39,7 +39,8 @@ def info(
     Parameters
     ----------
     full
-        Also print the size of each part of the run, and the machine and libraries that wrote it.
+        Also print the size of each part of the run, and the machine and libraries that wrote it. Sizes of a run in an
+        object store take a request for each 1,000 objects.
     as_json
         Print one JSON object and nothing else: `run`, `state` ("torn", "unfinished" or "finished"; a torn run has these
         two alone), `format_version`, `stream`, `states`, `fingerprint`, `rows` (`n`, `committed`, `lost`,
@@ -65,7 +66,9 @@ def info(
             torn = stores.run_state(run) == "torn"
         if not torn:
             raise
-    facts: dict[str, Any] = {"run": run, "state": "torn"} if opened is None else run_facts(opened, component)
+    facts: dict[str, Any] = {"run": run, "state": "torn"}
+    if opened is not None:
+        facts = run_facts(opened, component, with_sizes=full or as_json or not opened.place.remote)
     if as_json:
         write_json(facts)
     elif opened is None:
@@ -113,8 +116,11 @@ def _chosen_places(run: "Run", patterns: Sequence[str]) -> list[int]:
     return matching_indices(run.component_paths, patterns or None, of="components of this run")
 
 
-def run_facts(run: "Run", patterns: Sequence[str]) -> dict[str, Any]:
-    """Return what `lorascope info --json` prints on a run, for the components that fit the patterns, as a dict."""
+def run_facts(run: "Run", patterns: Sequence[str], *, with_sizes: bool = True) -> dict[str, Any]:
+    """Return what `lorascope info --json` prints on a run, for the components that fit the patterns, as a dict.
+
+    Sizes need a list of all files or objects; without it they are [].
+    """
     from lorascope.analyze.changes.forgetting import next_token_kl, text_source
     from lorascope.analyze.results.save import json_value
     from lorascope.analyze.results.scores import scores
@@ -147,7 +153,7 @@ def run_facts(run: "Run", patterns: Sequence[str]) -> dict[str, Any]:
         "tokens": {
             "n": run.n_tokens,
             "committed": int(committed.sum()),
-            "weighted": bool((run.tokens["weight"] != 1).any()),
+            "weighted": bool("tokens/weight" in run.arrays and (run.read_static("tokens/weight") != 1).any()),
         },
         "samples": run.samples.sizes["sample"],
         "choices": run.choices.sizes["choice"],
@@ -169,7 +175,7 @@ def run_facts(run: "Run", patterns: Sequence[str]) -> dict[str, Any]:
             for name in run.adapters
             if f"adapters/{name}/nulls/kl" in run.arrays
         },
-        "sizes": [size._asdict() for size in sizes(run)],
+        "sizes": [size._asdict() for size in sizes(run)] if with_sizes else [],
         "scores": [
             {name: list(value) if isinstance(value, tuple) else value for name, value in score._asdict().items()}
             for score in scores(run)
@@ -225,10 +231,9 @@ def _contents(run: "Run", facts: Mapping[str, Any]) -> Iterator[tuple[str, str]]
             yield "forgetting", forgotten
     yield "stream, states", f"{facts['stream']}, {facts['states']}{partly}"
     yield "stored as", ", ".join(f"{count} {dtype}" for dtype, count in components["dtypes"].items())
-    yield (
-        "size",
-        "{} in memory, {} on disk".format(*(format_size(facts["sizes"][-1][f"{n}_bytes"]) for n in ("raw", "stored"))),
-    )
+    for size in facts["sizes"][-1:]:  # the whole run
+        raw, stored = (format_size(size[f"{n}_bytes"]) for n in ("raw", "stored"))
+        yield "size", f"{raw} in memory, {stored} on disk"
     for remark in facts["provenance"].get("preflight") or []:
         yield "preflight", format_note(remark.get("message", ""), remark.get("places") or [])
 

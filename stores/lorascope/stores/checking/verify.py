@@ -23,7 +23,7 @@ from ..reading.require_run import find_run_path
 from ..reading.root import root_digest_problem
 from ..reading.run import Run
 from ..reading.walk import walk_chunks
-from ..threads import map_in_order
+from ..threads import N_REQUESTS, map_in_order
 from .metadata import WITHOUT_ROOT_DIGEST, metadata_problems
 from .row_statistics import ChunkFindings, RowStatistics
 
@@ -201,7 +201,8 @@ def _check_static(run: Run, *, decode: bool) -> tuple[int, list[Problem]]:
             return chunk._replace(block=None)  # the block isn't needed any more
 
         tasks = ((array, index) for array in once for index in range(array.n_chunks))
-        return list(map_in_order(read_one, tasks, n_bytes=lambda task: task[0].max_bytes))
+        n_threads = N_REQUESTS if run.place.remote else None
+        return list(map_in_order(read_one, tasks, n_threads=n_threads, n_bytes=lambda task: task[0].max_bytes))
 
     chunks = read(decode)
     differs = _combined_digest(chunks) != bytes.fromhex(run.attributes["static_digest"])

@@ -2,7 +2,7 @@
 
 import math
 import reprlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -37,6 +37,7 @@ def layout_problems(
     arrays: Arrays,
     read: Callable[[str], np.ndarray],
     n_objects: Callable[[str], int],
+    map_all: Callable[..., Iterable[Any]] = map,
 ) -> list[Problem]:
     """Return a Problem for each difference of a run's root attributes and arrays from the format; [] if sound.
 
@@ -50,6 +51,8 @@ def layout_problems(
         Function that returns a whole array which is written once; it is called only after these arrays were checked.
     n_objects
         Function that returns the number of stored chunks of an array.
+    map_all
+        Function that calls the others for several paths as `map` does, but may do so on several threads.
 
     Notes
     -----
@@ -62,7 +65,7 @@ def layout_problems(
         problems = problems or list(_known_array_problems(specs_read_first(attributes, arrays), arrays))
         if problems:
             return problems
-        spec, known = stored_spec(attributes, arrays, read), set()
+        spec, known = stored_spec(attributes, arrays, read, map_all), set()
         for entry in array_specs(spec):
             known.add(entry.path)
             problems += _known_array_problems([entry], arrays)
@@ -70,9 +73,8 @@ def layout_problems(
                 return problems
         others = {path: metadata for path, metadata in arrays.items() if path not in known}
         problems += [*_owner_problems(spec, others), *_unlisted_group_problems(attributes, others)]
-        return (
-            problems or list(_unknown_array_problems(spec, others)) or list(_length_problems(arrays, others, n_objects))
-        )
+        problems = problems or list(_unknown_array_problems(spec, others))
+        return problems or list(_length_problems(arrays, others, lambda paths: map_all(n_objects, paths)))
     except ValueError as error:  # the specification or a table is impossible
         return [Problem("layout", "impossible", str(error))]
 
@@ -184,18 +186,19 @@ def _unknown_array_problems(spec: RunSpec, others: Arrays) -> Iterator[Problem]:
             )
 
 
-def _length_problems(arrays: Arrays, others: Arrays, n_objects: Callable[[str], int]) -> Iterator[Problem]:
+def _length_problems(
+    arrays: Arrays, others: Arrays, count_objects: Callable[[list[str]], Iterable[int]]
+) -> Iterator[Problem]:
     """Yield a Problem for each table with fewer chunks than its announced length needs."""
     once = [path for path, metadata in others.items() if metadata.attributes.get("written") != "by row"]
     gradients = [path for path in arrays if path.startswith("adapters/") and path.endswith("/importance/gradient")]
     tables = ("samples/id", "choices/sample", "tokens/sample", "rows/states", "vocabulary/text")
-    for path in (*tables, *gradients, *once):
-        if path in arrays:
-            needed = -(-arrays[path].shape[0] // _chunk_shape(arrays[path])[0])
-            n_chunks = n_objects(path)
-            if n_chunks < needed:
-                message = f"{path!r} announces {arrays[path].shape[0]} entries, but has {n_chunks} of {needed} chunks"
-                yield Problem(path, "missing", message)
+    paths = [path for path in (*tables, *gradients, *once) if path in arrays]
+    for path, n_chunks in zip(paths, count_objects(paths), strict=True):
+        needed = -(-arrays[path].shape[0] // _chunk_shape(arrays[path])[0])
+        if n_chunks < needed:
+            message = f"{path!r} announces {arrays[path].shape[0]} entries, but has {n_chunks} of {needed} chunks"
+            yield Problem(path, "missing", message)
 
 
 def _metadata_problems(entry: ArraySpec, stored: ArrayV3Metadata) -> Iterator[Problem]:

@@ -1,6 +1,6 @@
 """Specification of a stored run, from its attributes and tables."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -16,31 +16,38 @@ ArrayDescription = ArrayV3Metadata | StoredArray
 
 
 def stored_spec(
-    attributes: Mapping[str, Any], arrays: Mapping[str, ArrayDescription], read: Callable[[str], np.ndarray]
+    attributes: Mapping[str, Any],
+    arrays: Mapping[str, ArrayDescription],
+    read: Callable[[str], np.ndarray],
+    map_all: Callable[..., Iterable[Any]] = map,
 ) -> RunSpec:
     """Return the specification of a stored run: components, adapters and sizes, which decide its arrays.
 
-    `read` returns a whole array by its path.
+    `read` returns a whole array by its path. `map_all` calls it as `map` does, but may do so on several threads.
     """
+
+    def read_lists(folder: str, names: Iterable[str]) -> list[list[Any]]:
+        """Return the values of arrays in a folder, one list each."""
+        return [values.tolist() for values in map_all(read, [f"{folder}/{name}" for name in names])]
+
     names = ("path", "kind", "layer", "d_in", "d_out", "dtype", "stored_dtype")
-    columns = {name: read(f"components/{name}").tolist() for name in names}
-    components = tuple(
-        Component(**dict(zip(names, values, strict=True))) for values in zip(*columns.values(), strict=True)
-    )
+    columns = read_lists("components", names)
+    components = tuple(Component(**dict(zip(names, values, strict=True))) for values in zip(*columns, strict=True))
     adapters = []
     for name in attributes["adapters"]:
         root = f"adapters/{name}"
-        rank, scaling, start = (read(f"{root}/{key}").tolist() for key in ("rank", "scaling", "factor_start"))
+        has_source = f"{root}/delta_source" in arrays
+        stored = ("rank", "scaling", "factor_start", *(["delta_source"] if has_source else []))
+        rank, scaling, start, *source = read_lists(root, stored)
         adapter = _adapter_from_columns(name, rank, scaling, start)
         biased = tuple(f"{root}/lora_bias/{component.path}" in arrays for component in components)
         if min(rank, default=0) < 0 or list(adapter.factor_start) != start:
             raise ValueError(f"`rank` and `factor_start` of adapter {name!r} don't fit each other")
         if not np.isfinite(np.array(scaling)[np.array(rank) > 0]).all():
             raise ValueError(f"'{root}/scaling' is {scaling}; it must be finite where `rank` is above 0")
-        sources = tuple(read(f"{root}/delta_source").tolist()) if f"{root}/delta_source" in arrays else ()
         importance = _stored_shape(arrays, f"{root}/importance/gradient", "(pass, direction), each at least 1", 1)
         nulls = _stored_shape(arrays, f"{root}/nulls/kl", "(sample, variant), with at least 2 variants", 2)
-        adapter = replace(adapter, biased=biased, delta_source=sources, importance=importance)
+        adapter = replace(adapter, biased=biased, delta_source=tuple(*source), importance=importance)
         adapters.append(replace(adapter, n_variants=nulls[1] if nulls else 0))
     spec = _run_spec(attributes, arrays, components, tuple(adapters))
     if spec.ablate is None:

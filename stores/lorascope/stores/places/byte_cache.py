@@ -5,6 +5,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from concurrent.futures import CancelledError, Future
+from typing import TypeAlias
 
 CACHE_BYTES = 256 * 2**20
 """Size of the cache of one process, however many runs it reads."""
@@ -12,6 +13,9 @@ ENTRY_SHARE = 4
 """Only objects of at most 1 / this of the cache are kept: larger ones would push out all others."""
 ENTRY_BYTES = 256
 """Approximate size of an entry without its content."""
+
+Key: TypeAlias = tuple[Hashable, ...]
+"""Key of an object in the cache; that of a part of it begins with the object's own."""
 
 
 class ByteCache:
@@ -23,11 +27,16 @@ class ByteCache:
         self.largest_bytes = max_bytes // ENTRY_SHARE
         """Size of the largest object that is kept."""
         self.n_bytes = 0
-        self._entries: OrderedDict[Hashable, bytes | None] = OrderedDict()
-        self._asked: dict[Hashable, Future[bytes | None]] = {}
+        self._entries: OrderedDict[Key, bytes | None] = OrderedDict()
+        self._asked: dict[Key, Future[bytes | None]] = {}
         self._lock = threading.Lock()
 
-    def get(self, key: Hashable, fetch: Callable[[], bytes | None]) -> bytes | None:
+    def cached(self, key: Key) -> bytes | None:
+        """Return the content of a key from the cache; None if it isn't there, or too large to be kept."""
+        with self._lock:
+            return self._entries.get(key)
+
+    def get(self, key: Key, fetch: Callable[[], bytes | None]) -> bytes | None:
         """Return the content of a key from the cache, or else from `fetch`, whose result is then cached.
 
         Threads that ask for the key meanwhile wait for the result or get the same error. `fetch` returns None for an
@@ -61,14 +70,15 @@ class ByteCache:
         mine.set_result(content)
         return content
 
-    def discard(self, key: Hashable) -> None:
-        """Remove a key from the cache; if it is being fetched now, the result won't be cached."""
+    def discard(self, beginning: Key) -> None:
+        """Remove all keys that begin so from the cache; what is being fetched for one now won't be cached."""
         with self._lock:
-            self._asked.pop(key, None)
-            if key in self._entries:
-                self._remove(key)
+            for key in [key for key in (*self._asked, *self._entries) if key[: len(beginning)] == beginning]:
+                self._asked.pop(key, None)
+                if key in self._entries:
+                    self._remove(key)
 
-    def _store_fetched(self, key: Hashable, asked: Future[bytes | None], *content: bytes | None) -> None:
+    def _store_fetched(self, key: Key, asked: Future[bytes | None], *content: bytes | None) -> None:
         """End the fetching of a key, and cache its content if the fetch succeeded and nobody discarded the key."""
         with self._lock:
             if self._asked.get(key) is not asked:
@@ -80,7 +90,7 @@ class ByteCache:
                     self._remove(next(iter(self._entries)))
                 self._entries[key] = entry
 
-    def _remove(self, key: Hashable) -> None:
+    def _remove(self, key: Key) -> None:
         """Remove an entry, and subtract its size from `n_bytes`."""
         self.n_bytes -= _entry_bytes(self._entries.pop(key))
 

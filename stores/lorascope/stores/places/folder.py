@@ -45,11 +45,11 @@ class FolderPlace:
         """Return a file's bytes; raises StoreError if it isn't regular or has more than `at_most`."""
         return read_regular(self.path / key, at_most=at_most)
 
-    def read_part(self, key: str, start: int, stop: int, *, at_most: int) -> bytes:
-        """Return bytes `start` to `stop` of a file, fewer if it ends before; `at_most` limits its whole size."""
+    def read_part(self, key: str, start: int, stop: int | None, *, at_most: int) -> bytes:
+        """Return bytes `start` to `stop` of a file, or the last ones, as a slice does; `at_most` limits the file."""
         with open_regular(self.path / key, at_most=at_most) as file:
-            file.seek(start)
-            return file.read(stop - start)
+            file.seek(start if start >= 0 else max(file.seek(0, os.SEEK_END) + start, 0))
+            return file.read() if stop is None else file.read(stop - start)
 
     def size(self, key: str) -> int | None:
         """Return a file's size in bytes; None if there is no such file."""

@@ -63,21 +63,32 @@ class ObjectPlace:
             require_size(f"{self.path}/{key}", answer.meta["size"], at_most)  # its body isn't loaded yet
             return bytes(answer.bytes())
 
-    def read_part(self, key: str, start: int, stop: int, *, at_most: int) -> bytes:
-        """Return bytes `start` to `stop` of an object, fewer if it ends before."""
-        content = self._read_cached(key, at_most)
-        if content is not None:
-            return content[start:stop]
+    def read_part(self, key: str, start: int, stop: int | None, *, at_most: int) -> bytes:
+        """Return bytes `start` to `stop` of an object, or the last ones, as a slice does; only they are requested.
+
+        A chunk's part is cached, and taken from the whole chunk if that is cached.
+        """
+        cache, part = process_cache(), (self.opened, key, start, stop)
+        n_bytes = -start if stop is None else stop - start
+        if self.opened is None or not _is_unchanging_key(key) or n_bytes > cache.largest_bytes:
+            return self._request_part(key, start, stop)
+        whole = cache.cached((self.opened, key))
+        return whole[start:stop] if whole else cache.get(part, lambda: self._request_part(key, start, stop)) or b""
+
+    def _request_part(self, key: str, start: int, stop: int | None) -> bytes:
+        """Request bytes `start` to `stop` of an object, or its last ones, and return them."""
         try:
             with _explain_remote_errors(self.path):
+                if stop is None and start < 0:
+                    return bytes(self._store.get(key, options={"range": {"suffix": -start}}).bytes())
                 return bytes(self._store.get_range(key, start=start, end=stop))
         except FileNotFoundError:
             raise
-        except OSError:
+        except OSError:  # servers refuse a range beyond the end of an object, and Azure's one from its end
             size = self.size(key)
-            if size is not None and start >= size:  # servers refuse a range beyond the end of an object
-                return b""
-            raise
+            if size is None or 0 <= start < size:
+                raise
+            return self._request_part(key, max(size + start, 0), size) if start < 0 < size else b""
 
     def size(self, key: str) -> int | None:
         """Return an object's size in bytes; None if there is no such object."""
@@ -137,7 +148,7 @@ class ObjectPlace:
                 f"`{self.path}` can't be written to: there is no such bucket; create it first"
             ) from None
         finally:  # it may have been written though the answer was lost
-            process_cache().discard((self.opened, key))
+            self._forget(key)
 
     def flush(self, folder: str) -> None:
         """Do nothing, since objects are durable once they are written."""
@@ -150,7 +161,12 @@ class ObjectPlace:
                 self._store.delete(keys)
         finally:
             for key in keys:
-                process_cache().discard((self.opened, key))
+                self._forget(key)
+
+    def _forget(self, key: str) -> None:
+        """Remove an object and its parts from the cache; without a cache nothing of it is there."""
+        if self.opened is not None:
+            process_cache().discard((self.opened, key))
 
     def free_bytes(self) -> int | None:
         """Return None, since the free space of an object store isn't known."""

@@ -4,7 +4,7 @@ For whole chunks of a megabyte, Zarr's fastest pipeline takes twice the CPU time
 chunk that it decodes in part.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple
 
@@ -91,15 +91,29 @@ def read_chunk_columns(
 
 
 def _read_shard_columns(place: Place, array: StoredArray, key: str, spans: Sequence[range]) -> list[np.ndarray]:
-    """Return one array (entry, column) for each span of columns of a shard; each inner chunk is read once."""
+    """Return one array (entry, column) for each span of columns of a shard; each inner chunk is read once.
+
+    A shard whose inner chunks are all needed is read at once, of another one only its index and these inner chunks.
+    """
     assert array.part_width is not None
-    width = array.part_width
+    width, n_parts = array.part_width, array.chunks[1] // array.part_width
     needed = sorted({part for span in spans for part in range(span.start // width, -(-span.stop // width))})
-    places = _part_bounds(place, array, key, needed)
-    parts = {
-        part: array.decode_part(_require_content(place.read_part(key, start, stop, at_most=array.max_bytes), key))
-        for part, (start, stop) in zip(needed, places, strict=True)
-    }
+    whole = place.read(key, at_most=array.max_bytes) if len(needed) == n_parts else None
+
+    def read(start: int, stop: int | None) -> bytes:
+        """Return a part of the shard; raises StoreError if it is empty."""
+        content = place.read_part(key, start, stop, at_most=array.max_bytes) if whole is None else whole[start:stop]
+        return _require_content(content, key)
+
+    index, parts = _read_shard_index(read, n_parts), {}
+    for part in needed:
+        bounds = index[part]
+        if bounds is None:  # it was lost: inner chunks that are all fill values are written too
+            raise ValueError(f"part {part} of it is missing")
+        content = read(*bounds) if bounds[1] <= array.max_bytes else b""
+        if len(content) < bounds[1] - bounds[0]:
+            raise ValueError("a part of it lies beyond its end")
+        parts[part] = array.decode_part(content)
     blocks = []
     for span in spans:
         first, last = span.start // width, -(-span.stop // width)
@@ -108,27 +122,15 @@ def _read_shard_columns(place: Place, array: StoredArray, key: str, spans: Seque
     return blocks
 
 
-def _part_bounds(place: Place, array: StoredArray, key: str, parts: Sequence[int]) -> list[tuple[int, int]]:
-    """Return (first byte, byte after the last) of each inner chunk in `parts`, from the index of their shard."""
-    assert array.part_width is not None
-    size = place.size(key) or 0
-    n_bytes = shard_index_bytes(array.chunks[1] // array.part_width)
-    tail = _require_content(place.read_part(key, max(size - n_bytes, 0), size, at_most=array.max_bytes), key)
-    if len(tail) < n_bytes:
+def _read_shard_index(read: Callable[[int, None], bytes], n_parts: int) -> list[tuple[int, int] | None]:
+    """Return (first byte, byte after the last) of each inner chunk of a shard; None for a missing one."""
+    tail = read(-shard_index_bytes(n_parts), None)
+    if len(tail) < shard_index_bytes(n_parts):
         raise ValueError("it ends before its index")
     try:
-        index = parse_shard_index(tail)
+        return parse_shard_index(tail)
     except ValueError as error:
         raise ValueError(f"of its index, {error}") from error
-    bounds = []
-    for part in parts:
-        span = index[part]
-        if span is None:  # it was lost: inner chunks that are all fill values are written too
-            raise ValueError(f"part {part} of it is missing")
-        if span[1] > size:
-            raise ValueError("a part of it lies beyond its end")
-        bounds.append(span)
-    return bounds
 
 
 def _require_content(content: bytes, key: str) -> bytes:

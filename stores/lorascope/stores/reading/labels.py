@@ -19,25 +19,27 @@ COMPONENT_INDEXES = ("kind", "layer", "rank")
 """Labels of tokens, and of components besides their names, that have an index for selection."""
 
 
-class LazyText(BackendArray):
-    """Texts of a run's tokens for xarray, read at the first access, since reading ten million takes seconds."""
+class LazyColumn(BackendArray):
+    """Column of a run's tokens for xarray, read at the first access: ten million texts take seconds."""
 
-    def __init__(self, read: Callable[[], np.ndarray], n_tokens: int) -> None:
-        """Keep the function that reads all `n_tokens` texts, without calling it."""
-        self.shape, self.dtype, self._read = (n_tokens,), np.dtype(object), read
+    def __init__(self, read: Callable[[], np.ndarray], n_tokens: int, dtype: Any) -> None:
+        """Keep the function that reads all `n_tokens` values, without calling it."""
+        self.shape, self.dtype, self._read = (n_tokens,), np.dtype(dtype), read
 
     def __getitem__(self, key: indexing.ExplicitIndexer) -> Any:
-        """Return the texts that xarray's indexer asks for; the first access reads all of them."""
+        """Return the values that xarray's indexer asks for; the first access reads all of them."""
         support = indexing.IndexingSupport.OUTER
         return indexing.explicit_indexing_adapter(key, self.shape, support, lambda places: self._values[places])
 
     @cached_property
     def _values(self) -> np.ndarray:
-        """All texts as Python strings, object (token,); equal texts are one object."""
-        texts = self._read()
-        objects, known = np.empty(len(texts), object), dict[str, str]()
-        for start in range(0, len(texts), 2**16):  # each text is kept once: there are only some thousands
-            part = texts[start : start + 2**16].tolist()
+        """All values (token,); texts are Python strings, equal ones one object."""
+        values = self._read()
+        if self.dtype != object:
+            return values
+        objects, known = np.empty(len(values), object), dict[str, str]()
+        for start in range(0, len(values), 2**16):  # each text is kept once: there are only some thousands
+            part = values[start : start + 2**16].tolist()
             objects[start : start + len(part)] = [known.setdefault(text, text) for text in part]
         return objects
 
@@ -58,10 +60,11 @@ def token_coordinates(columns: Mapping[str, Any]) -> xr.Coordinates:
     return coordinates
 
 
-def lazy_text(read: Callable[[], np.ndarray], n_tokens: int, attributes: Mapping[str, Any]) -> xr.Variable:
-    """Return an xarray variable (token,) of texts that are read at the first access."""
-    attributes = {key: value for key, value in attributes.items() if key != "written"}
-    return _text_variable(indexing.LazilyIndexedArray(LazyText(read, n_tokens)), attributes)
+def lazy_column(
+    read: Callable[[], np.ndarray], n_tokens: int, attributes: Mapping[str, Any], dtype: Any = object
+) -> xr.Variable:
+    """Return an xarray variable (token,) of texts, or of numbers of `dtype`, that are read at the first access."""
+    return _text_variable(indexing.LazilyIndexedArray(LazyColumn(read, n_tokens, dtype)), attributes)
 
 
 def _text_variable(values: Any, attributes: Mapping[str, Any] | None = None) -> xr.Variable:

@@ -1,5 +1,6 @@
 """Opening runs, after their layout was compared with the format."""
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from ..format.layout import DIGEST_ARRAYS, DIGESTS, NEUTRAL, commit_path, is_sea
 from ..format.stored_spec import describe_array
 from ..format.tables import is_base_score_column
 from ..places.place import Place, open_place, with_cache
+from ..threads import N_REQUESTS, map_in_order
 from .chunks import MISSING_ERRORS
 from .require_run import MARK, find_run_path, lost_root_error, no_run_error
 from .root import Root, read_root
@@ -119,6 +121,7 @@ def find_layout_problems(place: Place, root: Root) -> list[Problem]:
         metadata,
         read=lambda path: read_static(describe_array(path, metadata), place),
         n_objects=lambda path: sum(key.startswith(f"{path}/c.") for key in place.keys(path)),
+        map_all=partial(map_in_order, n_threads=N_REQUESTS) if place.remote else map,
     )
 
 

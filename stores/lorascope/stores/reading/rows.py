@@ -9,6 +9,7 @@ from ..errors import StoreError
 from ..format.spec import ROW_TOKENS
 from ..format.stored_array import StoredArray, require_stored_type, widen_block
 from ..places.place import Place
+from ..threads import N_REQUESTS, map_in_order
 from .chunks import read_chunk_columns
 
 
@@ -106,6 +107,12 @@ class RowArray:
         """Number of rows (blocks of 1,024 tokens), committed or not."""
         return len(self._committed)
 
+    @property
+    def first_part(self) -> tuple[str, int] | None:
+        """Array and index of the inner chunk in which the columns begin, if they are requested from an object store."""
+        width = self._array.part_width
+        return (self.path, self.columns.start // width) if width is not None and self._place.remote else None
+
     def is_committed(self, row: int) -> bool:
         """Return whether a row is committed (completely written) and has this array."""
         return bool(self._committed[row])
@@ -139,11 +146,15 @@ def read_static(array: StoredArray, place: Place, *, may_be_absent: bool = False
     StoreError
         If a chunk is missing, empty or broken, or has a value that its column may not have.
     """
-    parts = []
-    for chunk in range(array.n_chunks):
+
+    def read(chunk: int) -> np.ndarray:
+        """Return a chunk's entries, or fill values if it may be absent and is."""
         if may_be_absent and place.size(array.key(chunk)) is None:
-            parts.append(np.full(array.chunks, array.fill, array.dtype))
-        else:
-            parts += read_chunk_columns(place, array, chunk)
+            return np.full(array.chunks, array.fill, array.dtype)
+        return read_chunk_columns(place, array, chunk)[0]
+
+    chunks = range(array.n_chunks)
+    at_once = place.remote and len(chunks) > 1
+    parts = list(map_in_order(read, chunks, n_threads=N_REQUESTS) if at_once else map(read, chunks))
     values = np.concatenate(parts) if parts else np.empty(array.shape, array.dtype)
     return values[tuple(map(slice, array.shape))]

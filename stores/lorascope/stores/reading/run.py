@@ -29,7 +29,7 @@ from ..format.tables import (
 from ..names import Patterns, matching_indices, require_choice, suggestion, suggestion_or_first_name
 from ..places.place import Place
 from .chunks import read_digests
-from .labels import lazy_text, role_names, sample_token_places, token_coordinates
+from .labels import lazy_column, role_names, sample_token_places, token_coordinates
 from .notebook import run_html
 from .rows import RowArray, read_static
 from .source import DeltaSource, Source
@@ -169,7 +169,7 @@ class Run:
     def tokens(self) -> xr.Dataset:
         """Table of captured tokens: sample, position, id, role, weight in unbiased means, and nll in nats.
 
-        `text` is read at the first access.
+        `text` and `nll` are read at the first access.
         """
         tokens = self._read_table("tokens")
         if TOKEN_WEIGHT.name in tokens:
@@ -194,7 +194,7 @@ class Run:
     def _token_text(self) -> xr.Variable:
         """Texts of tokens as a variable (token,) that is read at the first access."""
         array = self.arrays["tokens/text"]
-        return lazy_text(partial(read_static, array, self.place), self.n_tokens, array.attributes)
+        return lazy_column(partial(read_static, array, self.place), self.n_tokens, _attributes_of(array))
 
     @cached_property
     def components(self) -> xr.Dataset:
@@ -614,11 +614,14 @@ class Run:
             raise StoreError(f"{self.place.name!r} holds no {what}; capture it again with `{option}`")
 
     def _read_column(self, path: str) -> xr.Variable:
-        """Return a table's column, by its path in the store, as a Variable, read at once unless it is token text."""
+        """Return a table's column, by its path in the store, as a Variable; text and nll of tokens are read later."""
         array = self.arrays[path]
         if path == "tokens/text":
             return self._token_text
-        values = self._row_array(path)[:] if array.by_row else self.read_static(path)
+        if array.by_row:
+            rows = self._row_array(path)
+            return lazy_column(partial(rows.__getitem__, slice(None)), self.n_tokens, _attributes_of(array), rows.dtype)
+        values = self.read_static(path)
         if values.dtype.kind == "T":  # xarray and pandas keep text as objects
             values = values.astype(object)
         return xr.Variable(array.dims, values, _attributes_of(array))

@@ -5,6 +5,7 @@ from which delta is computed. A row is 1,024 tokens.
 """
 
 from collections.abc import Callable, Sequence
+from itertools import zip_longest
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -76,14 +77,23 @@ def base_row_bytes(source: Source) -> int:
 
 
 def group_sizes(
-    sources: Sequence[Source], group_bytes: int, row_bytes: Callable[[Source], int] = base_row_bytes
+    sources: Sequence[Source],
+    group_bytes: int,
+    row_bytes: Callable[[Source], int] = base_row_bytes,
+    *,
+    whole_parts: bool = False,
 ) -> list[int]:
-    """Return the sizes of groups of neighbouring components whose rows take about `group_bytes` per group."""
+    """Return the sizes of groups of neighbouring components whose rows take about `group_bytes` per group.
+
+    With `whole_parts`, components whose factors begin in one inner chunk of an object store share a group, so that no
+    two groups request it; where ranks don't divide its columns, two may.
+    """
     sizes, size = [0], 0
-    for source in sources:
+    for source, following in zip_longest(sources, sources[1:]):
         sizes[-1] += 1
         size += row_bytes(source)
-        if size >= group_bytes:
+        part = source.delta.rows.first_part if whole_parts and following is not None else None
+        if size >= group_bytes and (part is None or following.delta.rows.first_part != part):
             sizes.append(0)
             size = 0
     return [n for n in sizes if n]
