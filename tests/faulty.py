@@ -14,7 +14,10 @@ from typing import Any, Literal, NamedTuple
 
 Fault = Literal["500", "403", "reset", "slow"]
 
-__all__ = ["Answer", "Fault", "FaultyServer", "serve"]
+__all__ = ["SLOW_SECONDS", "Answer", "Fault", "FaultyServer", "serve"]
+
+SLOW_SECONDS = 0.1
+"""By how much an answer is later with the fault `slow`."""
 
 
 class Answer(NamedTuple):
@@ -91,7 +94,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.connection.close()
             return
         if fault == "slow":
-            time.sleep(0.1)
+            time.sleep(SLOW_SECONDS)
         if fault in ("500", "403"):
             self._answer(int(fault), [], b"<Error><Code>Injected</Code></Error>")
             return
