@@ -126,6 +126,7 @@ def test_what_doesnt_fit_is_exit_code_1(
     [
         (["--tokens", "first"], "cpu", "`tokens` is 'first'"),
         ([], "tpu9", "`device` is 'tpu9'"),
+        (["--fully-shard"], "cpu", "`fully_shard` is True, but `processes` is None; give the number"),
     ],
 )
 def test_a_mistake_is_one_line(
@@ -159,3 +160,19 @@ def test_importance_is_announced(capsys: pytest.CaptureFixture[str], folder: Pat
     assert code == 0
     assert re.search(r"importance takes as long as 5 forward passes over up to 32 samples", " ".join(out.split()))
     assert re.search(r"gradients +│ +[\d.]+ .B", out)
+
+
+def test_processes_that_hold_a_model_together(capsys: pytest.CaptureFixture[str], folder: Path) -> None:
+    """On a device that isn't here, so that nobody knows whether it fits."""
+    code, printed, _ = run(capsys, words(folder, "--tensor-parallel", "2", "--no-probe", device="cuda"))
+    assert code == 0
+    out = " ".join(printed.split())
+    assert out.startswith("It fits, as far as it is known. ")
+    assert re.search(r"\? device: about [\d.]+ .B needed by one process of 2, it isn't known how much is free", out)
+    assert re.search(r"one process receives [\d.]+ .B over links, and [\d.]+ .B go to the disk", out)
+    assert "\nMemory of one process\n" in printed
+    assert re.search(r"│ sums that measure │ [\d.]+ k?B │ [\d.]+ .B │", out)
+    code, out, _ = run(capsys, words(folder, "--fully-shard", "--processes", "2", "--no-probe", "--json"))
+    values = json.loads(out)
+    assert (values["processes"], values["links"].keys()) == (2, {"weights put together"})
+    assert values["trial"] is None

@@ -29,10 +29,10 @@ from .models.checkpoint import (
     round_weight,
     type_name,
 )
-from .models.model import read_config
+from .models.model import model_on_meta, read_config
 from .models.refusal import adapter_tensors, is_residual, lora_layers, raise_for_problems
 from .models.weights import plain_path, state_tensors
-from .planning.meta import attach_on_meta, model_on_meta
+from .planning.meta import attach_on_meta
 
 MERGE_TYPES = ("float32", "float16", "bfloat16", "int8")
 """Types in which a merge can be foretold; `int8` is LLM.int8 of bitsandbytes, as transformers loads it."""

@@ -1,6 +1,7 @@
 import dataclasses
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -42,8 +43,8 @@ def make_spec(
 
 
 def test_what_the_device_holds() -> None:
-    needs_of = partial(device_bytes_needed, has_kernel=False)
-    needs = needs_of(make_spec(), weights=1010, batch_tokens=7, vocabulary=11)
+    needs_of = partial(device_bytes_needed, shards={}, has_kernel=False)
+    needs = needs_of(make_spec(), weights={"weights": 1010}, batch_tokens=7, vocabulary=11)
     assert needs == {
         "weights": 1010,
         "outputs of a layer": 7 * 2 * 300,
@@ -51,32 +52,34 @@ def test_what_the_device_holds() -> None:
         "measuring js": 7 * 200 * (10 + 12 * 8) + 7 * 900 * (6 * 2 + 16),
         "states under way": 7 * 900 * 2 + 7 * 6 * 4 * 3 * 4,
     }
-    bare = needs_of(make_spec(kl=True), weights=0, batch_tokens=7, vocabulary=11)
+    bare = needs_of(make_spec(kl=True), weights={}, batch_tokens=7, vocabulary=11)
     assert bare["logits"] == 7 * 11 * (2 * 2 + 40)
     assert "states under way" not in bare
     ablated = dataclasses.replace(make_spec(), ablate="kinds", ablation_parts=("q", "k"))
-    assert needs_of(ablated, weights=0, batch_tokens=7, vocabulary=11)["logits"] == bare["logits"]
+    assert needs_of(ablated, weights={}, batch_tokens=7, vocabulary=11)["logits"] == bare["logits"]
     adapter = dataclasses.replace(make_spec().adapters[0], importance=(8, 24))
-    graded = needs_of(dataclasses.replace(make_spec(), adapters=(adapter,)), weights=0, batch_tokens=7, vocabulary=11)
+    graded = needs_of(dataclasses.replace(make_spec(), adapters=(adapter,)), weights={}, batch_tokens=7, vocabulary=11)
     assert graded["gradients"] == 2 * 7 * (11 + 3 * 8 + (8 + 100 + 8 + 200))
     turned = dataclasses.replace(make_spec().adapters[0], n_variants=9)
-    nulls = needs_of(dataclasses.replace(make_spec(), adapters=(turned,)), weights=0, batch_tokens=7, vocabulary=11)
+    nulls = needs_of(dataclasses.replace(make_spec(), adapters=(turned,)), weights={}, batch_tokens=7, vocabulary=11)
     widths = zip(turned.rank, make_spec().components, strict=True)
     assert nulls["null adapters"] == 4 * 9 * sum(rank * component.d_out for rank, component in widths)
-    pair = needs_of(make_spec("pair"), weights=0, batch_tokens=7, vocabulary=11)
+    pair = needs_of(make_spec("pair"), weights={}, batch_tokens=7, vocabulary=11)
     assert pair["logits"] == 7 * 11 * (2 * 2 + 8)
     assert pair["base of a pair"] == 7 * 900 * 2
-    wide = needs_of(make_spec(width=10**6), weights=0, batch_tokens=100, vocabulary=11)
+    wide = needs_of(make_spec(width=10**6), weights={}, batch_tokens=100, vocabulary=11)
     assert wide["states under way"] == IN_FLIGHT_BYTES + 100 * 6 * 4 * 3 * 4
-    many = needs_of(make_spec(), weights=0, batch_tokens=2**14, vocabulary=2**17)
+    many = needs_of(make_spec(), weights={}, batch_tokens=2**14, vocabulary=2**17)
     assert many["logits"] == 2**14 * 2**17 * 2 + logits_per_part(torch.device("cuda")) * 8
 
 
 def test_the_kernel_holds_nothing_but_its_results() -> None:
     spec = make_spec(kl=True)
     spec = dataclasses.replace(spec, adapters=(*spec.adapters, dataclasses.replace(spec.adapters[0], name="other")))
-    sizes = {"weights": 1010, "batch_tokens": 7, "vocabulary": 11}
-    needs, others = (device_bytes_needed(spec, **sizes, has_kernel=has_kernel) for has_kernel in (True, False))
+    sizes: dict[str, Any] = {"weights": {"weights": 1010}, "batch_tokens": 7, "vocabulary": 11}
+    needs, others = (
+        device_bytes_needed(spec, **sizes, shards={}, has_kernel=has_kernel) for has_kernel in (True, False)
+    )
     assert needs["logits"] == 7 * 11 * 2 * 2
     assert needs["measuring js"] == 7 * 6 * 2 * 24
     changed = {"logits", "measuring js"}

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -35,6 +36,7 @@ from .gguf import converted_folder, keep_conversion
 from .shards import distribution, plain_class
 from .sharing import layer_sharing, share_layers
 from .source import CONTEXT_NAMES, check_sharing, locate_model
+from .tensor_plan import require_shardable
 from .weights import Hash, Hashed, ReadableWeights, base_tensors, hash_at_once, hash_tensors, plain_model
 
 DTYPES: dict[str, Any] = {
@@ -141,7 +143,12 @@ def load_model(
     if is_gguf := "gguf_file" in options:
         loading["quantization_config"] = GgufConfig(dequantize=True)
     with one_line_errors(f"model {source!r}{origin}"):
-        auto_class = AutoModelForCausalLM if is_gguf else model_class(read_config(where, **options))
+        config = read_config(where, **options)
+        auto_class = AutoModelForCausalLM if is_gguf else model_class(config)
+    if spread is not None:
+        twin = model_on_meta(config, torch.bfloat16, trust_remote_code=trust_remote_code)
+        require_shardable(twin, tensor_parallel=tensor_parallel, fully_shard=fully_shard)
+    with one_line_errors(f"model {source!r}{origin}"):
         loaded: Any = auto_class.from_pretrained(where, **options, **loading)
     model, report = loaded
     if missing := sorted(report["missing_keys"]):
@@ -184,6 +191,13 @@ def model_class(config: Any) -> Any:
     raise ValueError(
         f"its architecture is {name!r}; allowed are those that end in {list(CLASSES)}, and no encoder-decoder models"
     )
+
+
+def model_on_meta(config: Any, dtype: torch.dtype, *, trust_remote_code: bool = False) -> Any:
+    """Return a model with this configuration on the meta device."""
+    with torch.device("meta"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the same come again when the model itself is loaded
+        return model_class(config).from_config(config, dtype=dtype, trust_remote_code=trust_remote_code)
 
 
 def is_causal(model: Any) -> bool:

@@ -3,6 +3,7 @@
 js and KL are divergences that a capture measures: of base and base + delta, and of next-token predictions.
 """
 
+import dataclasses
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,11 +25,18 @@ KERNEL_BYTES = 24
 
 
 def device_bytes_needed(
-    spec: RunSpec, *, weights: int, batch_tokens: int, vocabulary: int, has_kernel: bool
+    spec: RunSpec,
+    *,
+    weights: dict[str, int],
+    shards: dict[str, int],
+    batch_tokens: int,
+    vocabulary: int,
+    has_kernel: bool,
 ) -> dict[str, int]:
     """Return part (weights, logits ...) -> bytes that the device needs while the largest batch passes the model.
 
-    The batch has `batch_tokens` tokens, padding included, with `vocabulary` logits each.
+    `weights` are the parts that hold weights; `shards` has path -> number of ranks that share a layer's features. The
+    batch has `batch_tokens` tokens, padding included, with `vocabulary` logits each.
 
     With `has_kernel`, the kernel measures, which keeps only its results (those of logits, a few bytes per token,
     aren't counted); else the float64 functions do. Kernels' own workspaces, the allocator's slack and what CUDA itself
@@ -36,6 +44,8 @@ def device_bytes_needed(
     """
     itemsize = max(DTYPES[c.dtype][0].itemsize for c in spec.components)
     states = batch_tokens * sum(c.d_out * DTYPES[c.dtype][0].itemsize for c in spec.components)
+    own = [dataclasses.replace(c, d_out=c.d_out // shards.get(c.path, 1)) for c in spec.components]
+    spec = dataclasses.replace(spec, components=tuple(own))
     by_layer: dict[int, int] = defaultdict(int)
     for component in spec.components:
         by_layer[component.layer] += component.d_out
@@ -44,12 +54,15 @@ def device_bytes_needed(
     # Changes take float64: the logs of both softmax, their ratio, a product and the cumulated sum.
     softmax = min(n_logits, logits_per_part(torch.device("cuda"))) * 40 if spec.n_vocabulary else 0
     measuring = batch_tokens * len(spec.components) * len(spec.adapters) * KERNEL_BYTES
+    if in_shards := [component.d_out for component in spec.components if component.path in shards]:
+        measuring += _float64_bytes(batch_tokens * max(in_shards), itemsize)  # without the kernel
     if not has_kernel:
         softmax, measuring = _float64_needs(spec, batch_tokens, n_logits, itemsize)
+    n_copies = (2 if spec.stream == "pair" or has_kl else 1) + bool(shards)  # another while they are gathered
     needs = {
-        "weights": weights,
+        **weights,
         "outputs of a layer": batch_tokens * itemsize * max(by_layer.values()),
-        "logits": n_logits * itemsize * (2 if spec.stream == "pair" or has_kl else 1) + softmax,
+        "logits": n_logits * itemsize * n_copies + softmax,
         "measuring js": measuring,
     }
     if spec.states != "none":
@@ -80,10 +93,13 @@ def _float64_needs(spec: RunSpec, batch_tokens: int, n_logits: int, itemsize: in
     n_waiting = min(
         n_widths * values_per_part(cuda), batch_tokens * sum(component.d_out for component in spec.components)
     )
-    # js takes base, delta and a dozen float64 temporaries of a part. The layer's output and the sizes of delta's terms
-    # are gathered too.
-    measuring = n_widest * (itemsize + 8) + min(n_widest, values_per_part(cuda)) * 12 * 8
-    return softmax, measuring + n_waiting * (6 * itemsize + 16)
+    # The layer's output and the sizes of delta's terms are gathered too.
+    return softmax, _float64_bytes(n_widest, itemsize) + n_waiting * (6 * itemsize + 16)
+
+
+def _float64_bytes(n_values: int, itemsize: int) -> int:
+    """Return the bytes that js takes on a layer: base, delta, and a dozen float64 temporaries of a part of them."""
+    return n_values * (itemsize + 8) + min(n_values, values_per_part(torch.device("cuda"))) * 12 * 8
 
 
 def free_device_bytes(device: torch.device) -> int | None:

@@ -18,7 +18,7 @@ from lorascope.stores import Problem
 
 from ..models.adapter import read_adapter
 from ..models.components import LoraComponent
-from ..models.model import DTYPES, model_class, one_line_errors, read_config
+from ..models.model import DTYPES, model_on_meta, one_line_errors, read_config
 from ..models.refusal import fit_problems, init_problems, raise_for_problems, weight_problems
 from ..models.sharing import layer_sharing, share_layers
 from ..models.source import locate_model
@@ -61,13 +61,6 @@ def load_on_meta(
     quantized = getattr(config, "quantization_config", None) is not None
     share_layers(model, share, shared_layers=shared_layers)
     return MetaModel(model.eval(), tokenizer, not bare, quantized)
-
-
-def model_on_meta(config: Any, dtype: torch.dtype, *, trust_remote_code: bool = False) -> Any:
-    """Return a model with this configuration on the meta device."""
-    with torch.device("meta"), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the same come again when the model itself is loaded
-        return model_class(config).from_config(config, dtype=dtype, trust_remote_code=trust_remote_code)
 
 
 def attach_on_meta(

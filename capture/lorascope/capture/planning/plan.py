@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 
 from lorascope.stores import Problem, RunSpec, open_place, run_state
 from lorascope.stores.format.spec import Codec
@@ -22,6 +21,7 @@ from ..models.device import is_present, parse_device
 from ..models.model import is_causal, model_facts
 from ..models.passes import n_change_passes
 from ..models.preflight import Note, finite_notes, inspect
+from ..models.tensor_plan import require_shardable
 from ..models.training_record import base_notes
 from ..recording.importance import MOST_SAMPLES, choose_samples
 from ..recording.layout import Layout
@@ -39,6 +39,7 @@ from ..settling.neutral import longest_layout
 from ..settling.trial import TrialResult, Way, codecs_to_try, run_trial, scored_tokens
 from .memory import device_bytes_needed, free_device_bytes, free_host_bytes
 from .meta import MetaModel, attach_on_meta, load_on_meta, meta_inputs, output_dtypes
+from .processes import link_bytes, shards, weight_bytes
 
 
 class Fit(NamedTuple):
@@ -97,6 +98,10 @@ class Plan:
     """Numbers of an ablation's `passes`, `batches` and captured `tokens`; empty without an ablation."""
     changes: Mapping[str, int]
     """Numbers of further `passes` for next-token changes, their `batches` and captured `tokens`; empty without."""
+    processes: int
+    """Number of processes over which the model is spread; memory is that of one."""
+    links: Mapping[str, int]
+    """Exchange between processes -> bytes that the busiest one receives over all passes; empty for one process."""
 
     @property
     def spec(self) -> RunSpec:
@@ -150,13 +155,15 @@ class Plan:
             "seconds": dict(self.seconds),
             "ablation": dict(self.ablation),
             "changes": dict(self.changes),
+            "processes": self.processes,
+            "links": dict(self.links),
             "codec": spec.codec,
             "codec_seconds": self.codec_seconds,
             "settings": dataclasses.asdict(self.config),
         }
 
 
-def plan(config: CaptureConfig, *, probe: bool = True, progress: Report = None) -> Plan:
+def plan(config: CaptureConfig, *, probe: bool = True, processes: int | None = None, progress: Report = None) -> Plan:
     """Estimate how much disk, memory and time a capture will need, and return a Plan; nothing stays on the disk.
 
     Parameters
@@ -165,7 +172,9 @@ def plan(config: CaptureConfig, *, probe: bool = True, progress: Report = None) 
         What to capture, from where and to where.
     probe
         Whether to load the model and capture a few rows next to `out`, to measure how long that takes. Without it the
-        model's weights aren't read, and may be missing.
+        model's weights aren't read, and may be missing. A model that is spread over processes isn't tried.
+    processes
+        Number of processes that torchrun will start for a model that is spread over them; by default `tensor_parallel`.
     progress
         Called with a `CaptureProgress` at the beginning and end of each stage: `check`, `load model` and those of the
         trial, such as `try a capture`.
@@ -182,6 +191,7 @@ def plan(config: CaptureConfig, *, probe: bool = True, progress: Report = None) 
         If the model or a data file can't be read, or a sample can't be captured as it is.
     """
     require_inputs(config, weights=False)
+    processes = _count_processes(config, processes)
     place = open_place(config.out)
     run_state(place)  # refuses what is neither empty nor a run
     written_bytes = sum(size for _, size in place.sizes())
@@ -189,6 +199,7 @@ def plan(config: CaptureConfig, *, probe: bool = True, progress: Report = None) 
     with report_stage(progress, "check"):
         data = read_data(config)
         loaded = load_on_meta(config.model, **config.loading)
+        require_shardable(loaded.model, tensor_parallel=config.tensor_parallel, fully_shard=config.fully_shard)
         facts = model_facts(loaded.model)
         scored, _ = encode_data(data, loaded.tokenizer, config, facts.context_length)
         new = np.zeros(config.generate, np.int64)  # as many as a sample may get; the ids aren't known yet
@@ -219,7 +230,7 @@ def plan(config: CaptureConfig, *, probe: bool = True, progress: Report = None) 
     def needs() -> tuple[Fit, ...]:
         """Return one Fit each for disk and memory: bytes that the current estimate needs, and bytes that are free."""
         disk = Fit("disk", {"run": max(estimated.needed_bytes - written_bytes, 0), **texts}, place.free_bytes())
-        return disk, *_memory_fits(layout, model, estimated, max(padded), device, config)
+        return disk, *_memory_fits(layout, model, estimated, max(padded), config, processes)
 
     fit = needs()
     graded = choose_samples(len(lengths), config.seed).tolist()
@@ -227,7 +238,7 @@ def plan(config: CaptureConfig, *, probe: bool = True, progress: Report = None) 
     trials: dict[Way, TrialResult] = {}
     seconds: dict[str, float] = {}
     notes = [*preflight.notes, *base_notes(model, names, config.model), *data_notes(data, loaded.tokenizer)]
-    if probe and loaded.has_weights and not problems and all(need.fits for need in fit):
+    if probe and processes == 1 and loaded.has_weights and not problems and all(need.fits for need in fit):
         codecs = codecs_to_try(config, layout.spec, fit[0].free_bytes)
         trials = run_trial(chosen, samples, device, codecs, skip=preflight.skipped, progress=progress)
         if config.codec == "auto" and min(codecs, key=lambda codec: trials[codec].seconds) == "raw":
@@ -255,7 +266,7 @@ def plan(config: CaptureConfig, *, probe: bool = True, progress: Report = None) 
         if inner:
             once = tried.costs.forward  # of a text that the base writes, and of its pass without the adapter
             seconds["neutral"] = (tried.seconds + 2 * once) * inner.plan.n_tokens
-    remarks = [*_remarks(chosen, layout.spec.codec, loaded, written_bytes, is_tried=bool(trials))]
+    remarks = [*_remarks(chosen, layout.spec.codec, loaded, written_bytes, processes, is_tried=bool(trials))]
     if inner:
         own = f"{len(inner.samples)} neutral texts are counted with {inner.plan.n_tokens} tokens"
         remarks.append(f"{own}, at the speed of a pass; those that the base writes one by one take longer")
@@ -276,7 +287,21 @@ def plan(config: CaptureConfig, *, probe: bool = True, progress: Report = None) 
         seconds=seconds,
         ablation=_counts(layout, layout.plan.ablate_batches, len(layout.spec.ablation_parts)),
         changes=_counts(layout, layout.plan.change_batches, n_change_passes(config.stream, names)),
+        processes=processes,
+        links=link_bytes(model, layout, config, processes=processes, n_passed=sum(padded)),
     )
+
+
+def _count_processes(config: CaptureConfig, processes: int | None) -> int:
+    """Return the number of processes of a capture; raise ValueError if these settings can't have `processes`."""
+    n = config.tensor_parallel if processes is None else processes
+    if config.fully_shard and n < 2:
+        raise ValueError(f"`fully_shard` is True, but `processes` is {processes}; give the number, 2 or more")
+    if n < 1 or n % config.tensor_parallel:
+        raise ValueError(f"`processes` is {n}; give a multiple of `tensor_parallel`, {config.tensor_parallel}")
+    if n > 1 and config.tensor_parallel == 1 and not config.fully_shard:
+        raise ValueError(f"`processes` is {n}, but neither `tensor_parallel` nor `fully_shard` is set; set one of them")
+    return n
 
 
 def _counts(layout: Layout, chosen: np.ndarray, n_passes: int) -> dict[str, int]:
@@ -306,18 +331,20 @@ def _null_passes(config: CaptureConfig) -> int:
 
 
 def _memory_fits(
-    layout: Layout, model: Any, estimated: Estimate, batch_tokens: int, device: torch.device, config: CaptureConfig
+    layout: Layout, model: Any, estimated: Estimate, batch_tokens: int, config: CaptureConfig, processes: int
 ) -> tuple[Fit, ...]:
     """Return the Fit of device and host, or host only: memory that the largest batch and rows need, and free memory.
 
-    `batch_tokens` are the tokens of the largest batch, with padding.
+    `batch_tokens` are the tokens of the largest batch, with padding. Of several processes, it is that of one.
     """
     base, spans = model.get_base_model(), row_spans(layout.plan.starts, layout.batches)
+    device, n = parse_device(config.device), config.tensor_parallel
     vocabulary = base.config.get_text_config().vocab_size if is_causal(model) else 0
-    weights = base.get_memory_footprint()  # with the adapters' weights; shared weights count once
+    weights = weight_bytes(model, n, fully_shard=config.fully_shard, processes=processes)
     by_kernel = not is_present(device) or has_kernel(device)  # elsewhere as most cards do
+    sizes = {"batch_tokens": batch_tokens, "vocabulary": vocabulary}
     on_device = device_bytes_needed(
-        layout.spec, weights=weights, batch_tokens=batch_tokens, vocabulary=vocabulary, has_kernel=by_kernel
+        layout.spec, weights=weights, shards=shards(model, n), **sizes, has_kernel=by_kernel
     )
     n_threads = min(32, (os.cpu_count() or 1) + 4)  # of a ThreadPoolExecutor, by default
     on_host = {
@@ -334,7 +361,7 @@ def _memory_fits(
 
 
 def _remarks(
-    config: CaptureConfig, codec: Codec, loaded: MetaModel, written_bytes: int, *, is_tried: bool
+    config: CaptureConfig, codec: Codec, loaded: MetaModel, written_bytes: int, processes: int, *, is_tried: bool
 ) -> Iterator[str]:
     """Yield sentences on the assumptions behind a plan's bytes, memory and time."""
     if written_bytes:
@@ -348,6 +375,8 @@ def _remarks(
         yield "the weights are quantised, but counted as if they weren't: they take less memory than stated here"
     if config.device_map:
         yield "the model is spread by `device_map`, so what is free on its devices isn't looked at"
+    if processes > 1:
+        yield f"memory and links are those of the one of {processes} processes that needs the most; none was tried here"
     if n := config.importance:
         yield f"importance takes as long as {1 + 2 * n} forward passes over up to {MOST_SAMPLES} samples an adapter"
     if config.null_adapters:
@@ -361,5 +390,5 @@ def _remarks(
         yield f"every sample is counted with all {config.generate} new tokens; those that end early are shorter"
     if not loaded.has_weights:
         yield "the model's weights aren't there, so neither whether they are whole nor any time is known"
-    elif not is_tried:
+    elif not is_tried and processes == 1:
         yield "nothing was measured, so no time is known: it wasn't asked for, doesn't fit, or an adapter has a problem"

@@ -26,6 +26,7 @@ def plan(
     *,
     config: ConfigFile = None,
     probe: bool = True,
+    processes: int | None = None,
     as_json: Annotated[bool, Parameter(name="--json")] = False,
 ) -> int:
     """Estimate how much disk, memory and time a capture will need, and whether it fits.
@@ -37,6 +38,9 @@ def plan(
     probe
         Load the model and measure how many tokens per second the model, the measures, copies, encoders and the disk
         process. With --no-probe, the model's weights aren't needed.
+    processes
+        Number of processes that torchrun will start for a model that is spread over them (--tensor-parallel,
+        --fully-shard); by default that of --tensor-parallel. Memory and links are then those of one process.
     as_json
         Print one JSON object and nothing else: `ok`, `fits` (`disk`, `device`, `host` -> `parts`, `needed_bytes`,
         `free_bytes`, `fits`), `problems`, `notes`, `remarks`, `ways_to_fit`, `tokens`, counts (`n_tokens`, `n_rows`,
@@ -44,7 +48,7 @@ def plan(
         `needed_bytes`, `parts` of the run, `trial` (null without one), `bottleneck` (likewise: tokens per
         second by stage and together, `limit`; `ways` has the same by codec and `none`), `seconds` by stage, `codec`,
         `codec_seconds` (of the capture, by codec), `changes` and `ablation` (`passes`, `batches`, `tokens`; {}
-        without), and `settings`.
+        without), `processes`, `links` (exchange -> bytes that a process receives), and `settings`.
     """
     require_inputs(settings, weights=False)
     check_files(settings, runs_here=False)
@@ -55,7 +59,10 @@ def plan(
             from lorascope.capture import plan as plan_capture
 
         made = plan_capture(
-            settings, probe=probe, progress=lambda now: update(now.done, now.total, now.units, now.stage)
+            settings,
+            probe=probe,
+            processes=processes,
+            progress=lambda now: update(now.done, now.total, now.units, now.stage),
         )
     if as_json:
         write_json(made.as_dict())
@@ -78,7 +85,13 @@ def plan(
         for fit in made.fit[1:]
         for what, size in fit.parts.items()
     ]
-    print_frame(memory, "Memory")
+    print_frame(memory, "Memory" if made.processes == 1 else "Memory of one process")
+    links = [
+        {"exchange": what, "a token": format_size(round(size / made.n_padded)), "in all": format_size(size)}
+        for what, size in made.links.items()
+    ]
+    if links:
+        print_frame(links, "Links: what one process receives")
     say("Notes")
     for line in (*(format_note(remark.message, remark.places) for remark in made.notes), *made.remarks):
         say(f"  - {line}")
@@ -88,13 +101,15 @@ def plan(
 def _verdict_lines(made: "Plan") -> Iterator[str]:
     """Yield lines on whether a capture fits, whether its adapters can be captured, and how long it takes."""
     spec = made.spec
-    yield "It fits." if made.fits else "It doesn't fit."
+    known = all(need.free_bytes is not None for need in made.fit)
+    yield "It doesn't fit." if not made.fits else "It fits." if known else "It fits, as far as it is known."
     for need in made.fit:
         free = "it isn't known how much is free"
         if need.free_bytes is not None:
             free = f"{format_size(need.free_bytes)} are free"
         mark = " ?" if need.free_bytes is None else "ok" if need.fits else "NO"
-        yield f"  {mark}  {need.what}: about {format_size(need.needed_bytes)} needed, {free}"
+        each = f" by one process of {made.processes}" * (made.processes > 1 and need.what != "disk")
+        yield f"  {mark}  {need.what}: about {format_size(need.needed_bytes)} needed{each}, {free}"
         for way in made.ways if need.what == "disk" else ():
             yield f"      - {way}"
     names = ", ".join(repr(adapter.name) for adapter in spec.adapters)
@@ -126,6 +141,10 @@ def _verdict_lines(made: "Plan") -> Iterator[str]:
             f"Ablation of {len(spec.ablation_parts)} {spec.ablate}: {n['passes']} passes more, in {n['batches']} of "
             f"{batches} ({n['tokens']} tokens)"
         )
+    if made.links:
+        sizes = sum(made.links.values()), made.estimate.stored_bytes
+        received, written = (format_size(round(size / made.n_padded)) for size in sizes)
+        yield f"For each token that passes, one process receives {received} over links, and {written} go to the disk"
     if made.trial is not None:
         parts = ", ".join(f"{stage} {format_duration(seconds)}" for stage, seconds in made.seconds.items() if seconds)
         total = format_duration(sum(made.seconds.values()))
