@@ -2,7 +2,10 @@
 
 import copy
 import json
+import os
 import string
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -10,12 +13,20 @@ from typing import Any
 
 import pytest
 
-from ..tiny import byte_tokenizer, llama
+from ..tiny import byte_tokenizer, llama, save_model
 
 # Capture needs torch; where it is missing, its tests are passed over.
 collect_ignore_glob = [] if find_spec("torch") else ["*test_*.py"]  # its pattern is held against whole paths
 
 MERGED = ("Ġthe", "An", "swer", "ing", "Ġ4", "question", "Ġfour", "the")
+
+RANKS = """
+import sys
+from lorascope.cli.main import main
+import torch
+torch.set_num_threads(1)
+raise SystemExit(main(["capture", *sys.argv[1:]]))
+"""
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -162,3 +173,28 @@ def content() -> Callable[[Path], dict[str, bytes]]:
         return files
 
     return read
+
+
+@pytest.fixture
+def command(tiny_model: Any, tiny_tokenizer: Any, tiny_adapter: Path, text: Path, data: Path, tmp_path: Path) -> Any:
+    """Run `lorascope capture` in this many processes."""
+    save_model(tmp_path / "model", tiny_model, tiny_tokenizer)
+    (tmp_path / "ranks.py").write_text(RANKS)
+
+    def run(out: str, n_ranks: int, *words: str) -> subprocess.CompletedProcess[str]:
+        launch = (
+            ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(n_ranks)] if n_ranks > 1 else []
+        )
+        options = ["--model", "model", "--adapter", str(tiny_adapter), "--data", str(text), "--data", str(data)]
+        options += ["--out", out, "--window-tokens", "200", "--batch-tokens", "400", *words]
+        return subprocess.run(
+            [sys.executable, *launch, "ranks.py", *options],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=300,
+            env={**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "COLUMNS": "200"},
+        )
+
+    return run

@@ -4,8 +4,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,7 +19,6 @@ from lorascope.stores import StoreError, open_run, run_state, verify
 from lorascope.stores.places.file_lock import file_lock
 
 from ..stores.on_disk import unfinish
-from ..tiny import save_model
 
 
 def interrupt_after(n_tokens: int, what: Callable[[], None]) -> Callable[[CaptureProgress], None]:
@@ -137,38 +134,6 @@ def test_another_capture_is_refused_with_what_differs(go: Any, adapted: Any, tex
 
 
 ABLATION = ("--ablate", "kinds", "--ablate-share", "0.5")
-RANKS = """
-import sys
-from lorascope.cli.main import main
-import torch
-torch.set_num_threads(1)
-raise SystemExit(main(["capture", *sys.argv[1:]]))
-"""
-
-
-@pytest.fixture
-def command(tiny_model: Any, tiny_tokenizer: Any, tiny_adapter: Path, text: Path, data: Path, tmp_path: Path) -> Any:
-    """Run `lorascope capture` in this many processes."""
-    save_model(tmp_path / "model", tiny_model, tiny_tokenizer)
-    (tmp_path / "ranks.py").write_text(RANKS)
-
-    def run(out: str, n_ranks: int, *words: str) -> subprocess.CompletedProcess[str]:
-        launch = (
-            ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(n_ranks)] if n_ranks > 1 else []
-        )
-        options = ["--model", "model", "--adapter", str(tiny_adapter), "--data", str(text), "--data", str(data)]
-        options += ["--out", out, "--window-tokens", "200", "--batch-tokens", "400", *words]
-        return subprocess.run(
-            [sys.executable, *launch, "ranks.py", *options],
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=300,
-            env={**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "COLUMNS": "200"},
-        )
-
-    return run
 
 
 @pytest.mark.slow

@@ -1,6 +1,7 @@
 """Capture one model with its adapters, over data, into one run; after an interruption the same call continues it."""
 
 import dataclasses
+import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
@@ -207,7 +208,7 @@ def _write_missing_rows(settled: Settled, writer: RunWriter, progress: Report) -
     own = np.zeros(writer.n_rows, dtype=bool)
     own[missing[ranks.own_slice(len(missing))]] = True
     measured = None
-    if own.any():
+    if own.any() or ranks.steps is not None:
         with collecting_signals() as signals:
             streamed = fill_rows(
                 settled.layout,
@@ -218,17 +219,18 @@ def _write_missing_rows(settled: Settled, writer: RunWriter, progress: Report) -
                 config.queue_bytes,
                 measure_overhead=config.measure_overhead,
                 fills=ranks.writes,
-                stop=lambda: ranks.any_shard(bool(signals)),
+                stop=lambda: ranks.agree_to_stop(bool(signals)),
                 progress=progress,
             )
+            stopped = ranks.finish_passes(lambda: bool(signals)) or streamed.stopped
         # If other ranks share the capture, a signal after this rank's last batch has stopped them.
-        if signals and (streamed.stopped or ranks.size > 1):
+        if stopped or (signals and ranks.size > 1):
             n_committed = int(resume_run(settled.place).committed_rows.sum())
             raise Interrupted(
-                signals[0],
+                signals[0] if signals else signal.SIGTERM,
                 f"stopped after {n_committed} of {writer.n_rows} rows of `{config.out}`; the same command goes on",
             )
-        measured = streamed.measured
+        measured = streamed.measured if own.any() else None
     ranks.wait()
     parts = [part for part in ranks.gather(measured)[:: ranks.n_tensor] if part is not None]
     if ranks.leads:

@@ -14,6 +14,7 @@ from lorascope.stores.process import handling_signals
 
 from .device import local_rank, require_device
 from .shards import Shards
+from .steps import Steps
 
 _PATIENCE = timedelta(days=30)
 """How long a finished rank waits for the others; a rank that died is noticed at once."""
@@ -31,6 +32,8 @@ class Ranks(NamedTuple):
     """Place of this process among the consecutive ranks over which each layer is split (tensor parallel), if any is.
 
     They run the same batches."""
+    steps: Steps | None = None
+    """Passes that all ranks make together, if FSDP2 shards the model over them."""
 
     @property
     def n_tensor(self) -> int:
@@ -59,6 +62,8 @@ class Ranks(NamedTuple):
         """Return the `value` of every rank, in the order of ranks; waits until all ranks have called this."""
         if self.size == 1:
             return [value]
+        if self.steps is not None:
+            self.steps.finish()
         values: list[T] = [value] * self.size
         # No handler of Python's would be called while a rank waits for others.
         with handling_signals(signal.SIG_DFL, signal.SIGTERM):
@@ -75,13 +80,28 @@ class Ranks(NamedTuple):
         part = work(items[own[0].start : own[-1].stop]) if own else None
         return [result for result in self.gather(part)[:: self.n_tensor] if result is not None]
 
-    def any_shard(self, value: bool) -> bool:
-        """Return whether `value` is True on any of the ranks that run the same batches, once all have called this."""
-        if self.shards is None:
-            return value
-        values = [False] * self.n_tensor
-        dist.all_gather_object(values, value, group=self.shards.group)
-        return any(values)
+    def agree_to_stop(self, value: bool) -> bool:
+        """Return whether this rank stops: if `value` is True here or on a rank that makes the same passes.
+
+        Ranks over which layers are split wait for each other here; others learn of it at their next pass.
+        """
+        if self.shards is not None:
+            values = [False] * self.n_tensor
+            dist.all_gather_object(values, value, group=self.shards.group)
+            value = any(values)
+        if self.steps is not None:
+            value = self.steps.stops = self.steps.stops or value
+        return value
+
+    def finish_passes(self, stop: Callable[[], bool]) -> bool:
+        """Take part in the passes of other ranks over sharded weights, and return whether a rank stops.
+
+        This one does once `stop` returns True.
+        """
+        if self.steps is None:
+            return False
+        self.steps.finish(stop)
+        return self.steps.stops
 
     def wait(self) -> None:
         """Wait until every rank has called this."""

@@ -97,3 +97,18 @@ def plain_class(model: nn.Module) -> type[nn.Module]:
 def is_sharded(model: nn.Module) -> bool:
     """Return whether some of a model's weights are split over processes."""
     return any(isinstance(parameter, DTensor) for parameter in model.parameters())
+
+
+def is_fully_sharded(model: nn.Module) -> bool:
+    """Return whether FSDP2 splits some of a model's weights over several processes, which then make passes together."""
+    return any(isinstance(module, FSDPModule) for module in model.modules()) and any(
+        not placement.is_replicate() and n_processes > 1 and name != TENSOR
+        for parameter in model.parameters()
+        if isinstance(parameter, DTensor)
+        for placement, n_processes, name in zip(
+            parameter.placements,
+            parameter.device_mesh.shape,
+            parameter.device_mesh.mesh_dim_names or [None] * parameter.device_mesh.ndim,
+            strict=True,
+        )
+    )

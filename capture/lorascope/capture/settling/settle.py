@@ -27,6 +27,7 @@ from ..models.preflight import Note, finite_notes, inspect
 from ..models.ranks import Ranks, join_ranks
 from ..models.refusal import raise_for_problems
 from ..models.shards import layer_shards
+from ..models.steps import passes_in_step
 from ..models.training_record import base_notes
 from ..models.weights import hashing_in_thread
 from ..recording.forward import probe
@@ -133,8 +134,8 @@ def settle(
         data = read_data(config, items)
         with report_stage(progress, "load model") if model is None else nullcontext():
             loaded = load(config, device, model, tokenizer, hashing)
-        ranks = ranks._replace(shards=layer_shards(loaded.model))
-        with isolated(loaded.model, loaded.device):
+        with isolated(loaded.model, loaded.device), passes_in_step(loaded.model, loaded.device) as steps:
+            ranks = ranks._replace(shards=layer_shards(loaded.model), steps=steps)
             with report_stage(progress, "check"):
                 settled = settle_loaded(config, loaded, data, ranks, place, state)
                 if config.codec == "auto":
