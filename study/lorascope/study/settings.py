@@ -15,7 +15,7 @@ REFUSED_IN_CAPTURE = {
     "limit": "which would leave test items out unsaid; give `test_items`, or a shorter text",
     "budget": "which would measure adapters of another rank on other tokens; give `tokens`",
     "generate": "which would measure every adapter on words of its own; `answer_tokens` lets it answer",
-    "device_map": "but a study loads its models onto one `device`",
+    **dict.fromkeys(("device_map", "tensor_parallel", "fully_shard"), "but a study loads its models onto one `device`"),
     "trust_remote_code": "but a study runs no code that comes with a model",
 }
 """Setting of capture that a study's file can't have -> reason."""

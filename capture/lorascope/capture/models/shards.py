@@ -1,5 +1,6 @@
 """Weights and layers that are split over processes, by tensor parallel or FSDP2, as transformers loads them."""
 
+import logging
 from typing import Any, NamedTuple
 
 import torch
@@ -50,6 +51,8 @@ def distribution(tensor_parallel: int, fully_shard: bool) -> DistributedConfig |
         return DistributedConfig(fsdp_size=n_ranks)
     if tensor_parallel == 1:
         return None
+    # It warns that weights are gathered over two axes, one after the other.
+    logging.getLogger("torch.distributed.tensor._redistribute").setLevel(logging.ERROR)
     return DistributedConfig(tp_size=tensor_parallel, dp_replicate_size=n_ranks // tensor_parallel)
 
 
