@@ -20,14 +20,19 @@ PAGES = {
     "docs/mi-and-js.md": "mi_and_js",
     "docs/mutual-information.md": "mutual_information",
     "docs/paper-audit.md": "paper_audit",
+    "docs/scale.md#Measured: opening and reading over S3": "scale_s3",
     "docs/scaling-laws.md": "scaling_laws",
 }
-"""Page -> the file in `tests/said` with its sources."""
+"""Page, or one section of it -> the file in `tests/said` with its sources."""
 
 
 def text_of(page: str) -> str:
     """A page in plain text; of the paper's tables, what stands above the methods and the numbers of a script."""
-    return plain((ROOT / page).read_text().partition("\n## How the numbers were computed\n")[0])
+    name, _, section = page.partition("#")
+    text = (ROOT / name).read_text()
+    if section:
+        text = text.partition(f"\n## {section}\n")[2].partition("\n## ")[0]
+    return plain(text.partition("\n## How the numbers were computed\n")[0])
 
 
 @cache
