@@ -69,9 +69,7 @@ def one_layer(found: Any, spec: Any) -> Iterator[Saying]:
         "takes {} requests a row: {} for base, {} for the index of z, {} for its part of z, and {} for js of capture"
     )
     yield said(words, sum(kinds), *kinds)
-    yield said(
-        "That is {:.1f} MB a row, with {:.1f} MB of js", miub["MB of rows"] / n_rows, miub["MB of js"] / n_rows
-    )
+    yield said("That is {:.1f} MB a row, with {:.1f} MB of js", miub["MB of rows"] / n_rows, miub["MB of js"] / n_rows)
     others = miub["requests"] - n_chunks, miub["MB"] - miub["MB of rows"]
     yield said("The other {} requests, {:.0f} MB, are tables and weights", *others)
     cluster = found["cluster"]
