@@ -1,0 +1,42 @@
+"""Tables and sentences of docs/scale.md on captures of large models: from committed plans, and these from the code."""
+
+import json
+
+import pytest
+
+from ...printed import ROOT, benchmark
+from ...said.page import plain
+
+large_models = benchmark("large_models")
+CONTENT = json.loads(large_models.NUMBERS.read_text())
+PAGE = (ROOT / "docs/scale.md").read_text()
+
+
+def test_the_page_has_the_tables() -> None:
+    assert all("\n".join(table) in PAGE for table in large_models.tables(CONTENT))
+
+
+def test_the_page_says_what_the_plans_say() -> None:
+    small, large = CONTENT["Llama-3.1-70B"], CONTENT["Llama-3.1-405B"]
+    links = small["links"]["tensor parallel"]["all states"]
+    memory = large_models.N_GPUS * large_models.GPU_BYTES
+    by_way = small["gpus"]["tensor parallel"], large["gpus"]["FSDP2"]
+    assert large["gpus"]["tensor parallel"] is None
+    for words in (
+        f"Llama-3.1-70B needs at least {by_way[0]} GPUs of 80 GB by tensor parallel.",
+        f"its weights alone take {large['weights'] / 1e9:.0f} GB, and these have {memory / 1e9:.0f} GB",
+        f"FSDP2 holds it on {by_way[1]} GPUs or more",
+        f"Of the {sum(links.values()) / 1e6:.1f} MB that Llama-3.1-70B's writing process receives",
+        f"{links['sums of the model'] / 1e6:.1f} MB are sums of the model itself",
+        f"{links['base gathered to be stored'] / 1e6:.1f} MB are outputs of split layers",
+        f"{links['sums that measure'] / 1e6:.1f} MB are the sums that measure",
+        f"{large_models.FLOPS / 1e12:.0f} TFLOP/s of dense bfloat16, and {large_models.LINK / 1e9:.0f} GB/s received",
+        f"{large_models.ENCODERS} threads, the most that one process has, at {large_models.ENCODING * 1e9:g} processor",
+    ):
+        assert words in plain(PAGE)
+
+
+@pytest.mark.slow
+def test_the_committed_numbers_are_those_of_plans() -> None:
+    name = "Llama-3-8B"
+    assert json.loads(json.dumps(large_models.plans_of(name))) == CONTENT[name]
