@@ -80,7 +80,7 @@ def link_bytes(
         return {"weights put together": (repeated + sum(units["keep_full_weight"])) * (processes - 1) // processes}
     if n == 1:
         return {}
-    summed = gathered = 0  # bytes of a token
+    summed = gathered = factors = 0  # bytes of a token; factors are summed in the pass with the adapter alone
     for _, style, module in split_layers(base):
         if style == EMBEDDING:
             summed += module.embedding_dim * base.dtype.itemsize
@@ -89,17 +89,18 @@ def link_bytes(
         elif style in COLUMNS - {"colwise"}:
             gathered += module.out_features * base.dtype.itemsize
         if style == "rowwise":
-            summed += sum(a.weight.shape[0] * a.weight.itemsize for a in getattr(module, "lora_A", {}).values())
+            factors += sum(a.weight.shape[0] * a.weight.itemsize for a in getattr(module, "lora_A", {}).values())
     split = shards(base, n)
     columns = [component for component in spec.components if component.path in split]
     base_bytes = sum(component.d_out * DTYPES[component.dtype][0].itemsize for component in columns)
     n_kept = {"all": spec.n_tokens, "none": 0}.get(spec.states, ROW_TOKENS * sum(spec.state_rows))
+    n_measured = int(layout.plan.measured.sum()) if spec.states == "all" else spec.n_tokens
     part, ring = (n - 1) / n, 2 * (n - 1) / n  # of a value that is gathered, or summed in a ring
     measures = len(columns) * len(spec.adapters) * 8 * ((n - 1) * NORMALISERS + ring * SUMS)
     received = {
-        "sums of the model": n_passes * ring * summed * n_passed,
+        "sums of the model": ring * (n_passes * summed + factors) * n_passed,
         "outputs gathered by the model": n_passes * part * gathered * n_passed,
         "base gathered to be stored": n_passes * part * base_bytes * n_kept,
-        "sums that measure": measures * int(layout.plan.measured.sum()),
+        "sums that measure": n_passes * measures * n_measured,
     }
     return {what: round(size * n / processes) for what, size in received.items()}  # groups of n take other batches

@@ -31,9 +31,9 @@ def measure_shards(total: Sum, shards: Shards, rows: torch.Tensor | None, *, pro
     step = max(1, values_per_part(base.device) // max(1, base.shape[1]))
     parts = [*zip(*(torch.split(tensor, step) for tensor in (base, delta, output)), strict=True)]
     normalisers = torch.cat([_normalisers(x, d) for x, d, _ in parts])
-    everyone = normalisers.new_empty(shards.size, *normalisers.shape)
-    dist.all_gather_into_tensor(everyone.flatten(0, 1), normalisers, group=shards.group)
-    logs = torch.split(_combined_logs(everyone), step)
+    everyone = [torch.empty_like(normalisers) for _ in range(shards.size)]
+    dist.all_gather(everyone, normalisers, group=shards.group)
+    logs = torch.split(_combined_logs(torch.stack(everyone)), step)
     sums = torch.cat([_sums(*part, *log.unbind(-1)) for part, log in zip(parts, logs, strict=True)])
     dist.all_reduce(sums, group=shards.group)
     js, negative_entropy, base_squares, delta_squares, swallowed = sums.unbind(-1)

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from ..buffers.rows import RowQueue
+from ..buffers.rows import RowQueue, row_spans
 from ..buffers.target import BatchTarget, Meter, flat_index
 from ..errors import CaptureError
 from ..models.passes import Pass, disabled_adapters
@@ -161,6 +161,7 @@ class _Stream:
         kl, changes, ablate = (mask[index] for mask in (plan.kl_batches, plan.change_batches, plan.ablate_batches))
         with self.meter.timed("wait"):
             segments = self.rows.take(*_token_range(plan, batch))
+        self.recorder.keep_states = self._has_states(batch)
         samples = self.layout.samples[batch]
         shape = _padded_shape(samples)
         measured = plan.measured[plan.starts[batch.start] : plan.starts[batch.stop]]
@@ -185,6 +186,11 @@ class _Stream:
         self.rows.put()
         self.tokens += math.prod(shape)
         self._update_times()
+
+    def _has_states(self, batch: slice) -> bool:
+        """Return whether any row that a batch reaches into keeps base and delta."""
+        spec, (rows,) = self.layout.spec, row_spans(self.layout.plan.starts, [batch])
+        return spec.states == "all" or any(spec.state_rows[rows.start : rows.stop])
 
     def time_bare_pass(self, batch: slice) -> None:
         """Add the time of a batch's passes without hooks to `bare_seconds`, after waiting for the writers.
