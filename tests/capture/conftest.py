@@ -176,19 +176,13 @@ def content() -> Callable[[Path], dict[str, bytes]]:
 
 
 @pytest.fixture
-def command(tiny_model: Any, tiny_tokenizer: Any, tiny_adapter: Path, text: Path, data: Path, tmp_path: Path) -> Any:
-    """Run `lorascope capture` in this many processes."""
-    save_model(tmp_path / "model", tiny_model, tiny_tokenizer)
-    (tmp_path / "ranks.py").write_text(RANKS)
+def launch(tmp_path: Path) -> Any:
+    """Run a script in the test's folder, in this many processes."""
 
-    def run(out: str, n_ranks: int, *words: str) -> subprocess.CompletedProcess[str]:
-        launch = (
-            ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(n_ranks)] if n_ranks > 1 else []
-        )
-        options = ["--model", "model", "--adapter", str(tiny_adapter), "--data", str(text), "--data", str(data)]
-        options += ["--out", out, "--window-tokens", "200", "--batch-tokens", "400", *words]
+    def run(n_ranks: int, script: str, *words: str) -> subprocess.CompletedProcess[str]:
+        many = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(n_ranks)] if n_ranks > 1 else []
         return subprocess.run(
-            [sys.executable, *launch, "ranks.py", *options],
+            [sys.executable, *many, script, *words],
             cwd=tmp_path,
             capture_output=True,
             text=True,
@@ -196,5 +190,22 @@ def command(tiny_model: Any, tiny_tokenizer: Any, tiny_adapter: Path, text: Path
             timeout=300,
             env={**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "COLUMNS": "200"},
         )
+
+    return run
+
+
+@pytest.fixture
+def command(
+    launch: Any, tiny_model: Any, tiny_tokenizer: Any, tiny_adapter: Path, text: Path, data: Path, tmp_path: Path
+) -> Any:
+    """Run `lorascope capture` in this many processes."""
+    save_model(tmp_path / "model", tiny_model, tiny_tokenizer)
+    (tmp_path / "ranks.py").write_text(RANKS)
+
+    def run(out: str, n_ranks: int, *words: str) -> subprocess.CompletedProcess[str]:
+        options = ["--model", "model", "--adapter", str(tiny_adapter), "--data", str(text), "--data", str(data)]
+        options += ["--out", out, "--window-tokens", "200", "--batch-tokens", "400", *words]
+        finished: subprocess.CompletedProcess[str] = launch(n_ranks, "ranks.py", *options)
+        return finished
 
     return run

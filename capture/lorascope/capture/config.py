@@ -214,6 +214,11 @@ class CaptureConfig:
         return {name: getattr(self, name) for name in LOADING}
 
     @property
+    def is_split(self) -> bool:
+        """Whether the model that is loaded has its weights split over processes."""
+        return self.tensor_parallel > 1 or self.fully_shard
+
+    @property
     def queue_bytes(self) -> int | None:
         """Largest number of bytes of finished rows that may wait to be written; None to derive it from the batches."""
         return None if self.queue is None else parse_size(self.queue)

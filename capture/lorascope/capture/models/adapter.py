@@ -32,9 +32,11 @@ from .refusal import (
     is_residual,
     lora_layers,
     peft_type,
+    plan_problems,
     raise_for_problems,
     weight_problems,
 )
+from .shards import layer_shards
 from .sharing import layer_sharing
 from .source import adapter_weights_file, require_adapter_settings
 from .training_record import RECORD, Training, read_training
@@ -87,6 +89,7 @@ def attach_adapters(model: nn.Module, folders: Mapping[str, str | Path], *, allo
         raise AdapterError(f"the model already has an adapter; attach {where!r} to a freshly loaded model")
     for name, (config, tensors) in contents.items():
         problems = init_problems(model, config, len(contents)) or fit_problems(model, config, tensors, name)
+        problems += plan_problems(model, tensors) if layer_shards(model) else []
         problems += read_training(folders[name], name, layer_sharing(model)).problems
         if not any(problem.kind in {"shape", "unexpected"} for problem in problems):  # of any size, and mapped only
             problems += weight_problems(tensors, allow_zero=allow_zero)

@@ -25,6 +25,7 @@ from lorascope.stores.expressions import check_patterns
 
 from .device import copy_without_hooks, is_offloaded
 from .shards import plain_class, whole
+from .tensor_plan import split_layers
 from .weights import plain_path, state_tensors
 
 UNREPEATED = ("pissa_niter", "lora_ga")
@@ -122,6 +123,35 @@ def init_problems(model: nn.Module, config: LoraConfig, n_adapters: int) -> list
             "its init changes the base weights, and some of them are offloaded; load the model without `device_map`"
         )
     return [] if message is None else [Problem("init_lora_weights", "init", message)]
+
+
+def split_problems(config: LoraConfig) -> list[Problem]:
+    """Return problems with an adapter where the base's weights are split over processes, by its configuration."""
+    reasons = {
+        "use_dora": "DoRA reads the norms of the frozen weights" if config.use_dora else None,
+        "init_lora_weights": "its init changes the base weights" if is_residual(config) else None,
+        "modules_to_save": "it copies whole modules of the base" if config.modules_to_save else None,
+    }
+    return [
+        Problem(place, "split", f"{reason}, which are split over processes here; capture it in one process")
+        for place, reason in reasons.items()
+        if reason
+    ]
+
+
+def plan_problems(model: nn.Module, keys: Iterable[str]) -> list[Problem]:
+    """Return problems with layers that tensor parallel splits in a way that PEFT doesn't follow.
+
+    `keys` are those of an adapter's file.
+    """
+    styles = {path: style for path, style, _ in split_layers(model)}
+    paths = sorted({plain_path(key).partition(".lora_")[0] for key in keys})
+    message = "tensor parallel splits it by {!r}, which PEFT's LoRA doesn't follow (only 'colwise' and 'rowwise'); "
+    return [
+        Problem(path, "split", message.format(styles[path]) + "use `fully_shard` or one process")
+        for path in paths
+        if styles.get(path, "colwise") not in {"colwise", "rowwise"}
+    ]
 
 
 def fit_problems(model: nn.Module, config: LoraConfig, tensors: Mapping[str, torch.Tensor], name: str) -> list[Problem]:

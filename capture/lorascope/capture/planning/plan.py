@@ -16,11 +16,13 @@ from lorascope.stores.size import format_size
 
 from ..buffers.rows import queue_bytes_needed, row_spans
 from ..config import CaptureConfig
+from ..models.adapter import read_adapter
 from ..models.components import select_components
 from ..models.device import is_present, parse_device
 from ..models.model import is_causal, model_facts
 from ..models.passes import n_change_passes
 from ..models.preflight import Note, finite_notes, inspect
+from ..models.refusal import plan_problems, split_problems
 from ..models.tensor_plan import require_shardable
 from ..models.training_record import base_notes
 from ..recording.importance import MOST_SAMPLES, choose_samples
@@ -34,6 +36,7 @@ from ..samples.reply_prompts import read_reply_prompts
 from ..settling.data import data_notes, encode_data, read_data
 from ..settling.estimate import Estimate, estimate, ways_to_fit
 from ..settling.inputs import require_inputs
+from ..settling.load import require_splittable
 from ..settling.make_layout import make_layout, with_chosen_tokens
 from ..settling.neutral import longest_layout
 from ..settling.trial import TrialResult, Way, codecs_to_try, run_trial, scored_tokens
@@ -199,12 +202,17 @@ def plan(config: CaptureConfig, *, probe: bool = True, processes: int | None = N
     with report_stage(progress, "check"):
         data = read_data(config)
         loaded = load_on_meta(config.model, **config.loading)
+        if config.is_split:
+            require_splittable(config, {})
         require_shardable(loaded.model, tensor_parallel=config.tensor_parallel, fully_shard=config.fully_shard)
         facts = model_facts(loaded.model)
         scored, _ = encode_data(data, loaded.tokenizer, config, facts.context_length)
         new = np.zeros(config.generate, np.int64)  # as many as a sample may get; the ids aren't known yet
         samples = [sample.continued_with(new) for sample in scored] if config.generate else scored
         model, problems = attach_on_meta(loaded.model, config.adapters, allow_zero=config.allow_zero)
+        for settings, tensors in map(read_adapter, config.adapters.values() if config.is_split else ()):
+            problems += split_problems(settings)
+            problems += plan_problems(model, tensors) if config.tensor_parallel > 1 else []
         # Whether lora_B is zero was seen in the files.
         names = tuple(config.adapters)
         if config.null_adapters:

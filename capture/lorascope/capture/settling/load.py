@@ -14,7 +14,8 @@ from ..models.adapter import attach_adapters, read_adapter, read_trainings
 from ..models.device import input_device
 from ..models.model import DTYPES, ModelFacts, hash_weights, load_model, model_facts, model_identity
 from ..models.preflight import captured_adapters
-from ..models.refusal import is_residual
+from ..models.refusal import is_residual, raise_for_problems, split_problems
+from ..models.shards import is_sharded
 from ..models.sharing import layer_sharing
 from ..models.training_record import describe_sharing
 from ..models.weights import Hash, Hashed, base_tensors, hash_at_once, plain_model
@@ -72,12 +73,16 @@ def load(
             )
         identity, weights_hash = model_identity(model, config.model, sha256=""), hash_weights(model, start_hash)
         names = captured_adapters(model, config.stream, allow_zero=config.allow_zero)
+        if is_sharded(model):
+            require_splittable(config, {name: model.peft_config[name] for name in names})
     else:
-        settings = [read_adapter(folder)[0] for folder in config.adapters.values()]  # before minutes of loading
+        settings = {name: read_adapter(folder)[0] for name, folder in config.adapters.items()}  # before loading
+        if config.is_split:
+            require_splittable(config, settings)
         model, tokenizer = load_model(config.model, device=str(device), **config.loading)
         # Before the adapters: PiSSA and similar inits change the base weights while they are attached.
         identity = model_identity(model, config.model, sha256="")
-        weights_hash = hash_weights(model, hash_at_once if any(map(is_residual, settings)) else start_hash)
+        weights_hash = hash_weights(model, hash_at_once if any(map(is_residual, settings.values())) else start_hash)
         model = attach_adapters(model, config.adapters, allow_zero=config.allow_zero)
         names = tuple(config.adapters)
     folders = dict(config.adapters)
@@ -86,6 +91,33 @@ def load(
     folders = {name: folders[name] for name in names if name in folders}
     read_trainings(model, folders, {key: value for key, value in identity.items() if key != "sha256"})  # refuses
     return Loaded(model, tokenizer, names, input_device(model), identity, weights_hash, folders, model_facts(model))
+
+
+def require_splittable(config: CaptureConfig, adapters: Mapping[str, Any]) -> None:
+    """Raise an error if a capture needs weights that are whole, for a model whose weights are split over processes.
+
+    `adapters` maps names to PEFT's configurations.
+
+    Raises
+    ------
+    ValueError
+        If a setting needs whole layers.
+    AdapterError
+        If an adapter does.
+    """
+    needs = {
+        "share": config.share > 1,
+        "importance": config.importance,
+        "null_adapters": config.null_adapters,
+        "codec": config.codec == "auto",
+    }
+    if name := next((name for name, is_asked in needs.items() if is_asked), None):
+        raise ValueError(
+            f"`{name}` is {getattr(config, name)!r}, which needs whole weights in one process, and the model's are "
+            "split over processes here; leave it out, or capture in one process"
+        )
+    for name, settings in adapters.items():
+        raise_for_problems(split_problems(settings), config.adapters.get(name, name))
 
 
 def settings_in_memory(
