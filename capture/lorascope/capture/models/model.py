@@ -131,6 +131,11 @@ def load_model(
     require_choice("dtype", dtype, DTYPES)
     check_sharing(share, shared_layers, share_from)
     spread = distribution(tensor_parallel, fully_shard)
+    if spread is not None and torch.cuda.is_available() and parse_device(device).type == "cpu":
+        raise ValueError(
+            "`device` is 'cpu', but transformers splits a model over GPUs where there are any; leave it out, or hide "
+            "them by `CUDA_VISIBLE_DEVICES=`"
+        )
     place = require_device(parse_device(device)) if device_map is None and spread is None else None
     where, options = locate_model(source, dtype=dtype)
     origin = "" if options else " (nothing on this disk, so taken as a hub id)"
