@@ -1,5 +1,6 @@
 """The recorder: what it hands on, when it refuses, and that nothing of it stays behind."""
 
+import math
 from types import MethodType
 from typing import Any
 
@@ -11,7 +12,7 @@ from lorascope.capture.errors import CaptureError
 from lorascope.capture.models.components import find_components
 from lorascope.capture.models.passes import Pass, stream_passes
 from lorascope.capture.models.refusal import lora_layers
-from lorascope.capture.recording.hooks import Recorder
+from lorascope.capture.recording.hooks import Recorder, _largest_values
 from lorascope.capture.recording.reduce import Reduced, jensen_shannon, reduce_tokens
 from lorascope.capture.recording.sink import PROVED_TOKENS, excess, proved
 
@@ -290,3 +291,11 @@ def test_few_tokens_are_proved() -> None:
         chosen = proved(torch.zeros(n, 1))
         assert min(n, PROVED_TOKENS // 3) <= len(chosen) <= PROVED_TOKENS
         assert chosen.untyped_storage().nbytes() == 4 * len(chosen)
+
+
+def test_largest_values_of_scalars_and_tokens() -> None:
+    """A layer that processes split has one value, others have one for each token."""
+    one, tokens = torch.tensor(0.5), torch.tensor([0.1, 2.0])
+    assert _largest_values([one, tokens, tokens - 1, one * torch.nan])[:3] == [0.5, 2.0, 1.0]
+    assert math.isnan(_largest_values([tokens, one * torch.nan])[1])
+    assert _largest_values([]) == []

@@ -222,11 +222,12 @@ def _check_layout(site: Site, what: str, shape: tuple[int, int], output: Any) ->
 
 
 def _largest_values(values: Any) -> list[float]:
-    """Return the largest value of each tensor as a list, NaN if a value is NaN; each device is read once."""
+    """Return the largest value of each tensor as a list, NaN if a value is NaN; it reads a device once for a shape."""
     tensors = list(values)
+    kinds = [(tensor.device, tensor.shape) for tensor in tensors]
     largest: dict[int, float] = {}
-    for device in {tensor.device for tensor in tensors}:
-        places = [place for place, tensor in enumerate(tensors) if tensor.device == device]
+    for kind in {*kinds}:
+        places = [place for place, other in enumerate(kinds) if other == kind]
         together = torch.stack([tensors[place] for place in places]).reshape(len(places), -1).amax(1).tolist()
         largest |= dict(zip(places, together, strict=True))
     return [largest[place] for place in range(len(tensors))]
