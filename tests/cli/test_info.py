@@ -14,8 +14,8 @@ from lorascope.stores.copying.copy_target import copied_spec, read_tables, read_
 from ..stores.on_disk import lose_rows
 
 KEYS = [
-    "run", "state", "format_version", "stream", "states", "fingerprint", "rows", "tokens", "samples", "choices",
-    "components", "adapters", "neutral", "null_adapters", "sizes", "scores", "provenance", "measured",
+    "run", "state", "format_version", "stream", "states", "fingerprint", "rows", "meshes", "tokens", "samples",
+    "choices", "components", "adapters", "neutral", "null_adapters", "sizes", "scores", "provenance", "measured",
 ]  # fmt: skip
 
 
@@ -61,6 +61,7 @@ def test_json_has_everything_under_stable_keys(capsys: pytest.CaptureFixture[str
         str(many_rows), "finished", "adapted", "all",
     )  # fmt: skip
     assert found["rows"] == {"n": 3, "committed": 3, "lost": 0, "with_states": 3}
+    assert found["meshes"] == [{"tensor_parallel": 1, "rows": [[0, 3]]}]
     assert found["tokens"] == {"n": 2500, "committed": 2500, "weighted": False}
     assert (found["samples"], found["choices"]) == (5, 0)
     assert found["components"] == {"n": 4, "kinds": {"down_proj": 2, "up_proj": 2}, "dtypes": {"float32": 4}}

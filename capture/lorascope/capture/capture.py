@@ -99,6 +99,9 @@ def capture(
         If another process captures into `config.out`: the message says which one and since when.
     OSError
         If the disk is full or the remote is lost; committed rows stay, and the same call continues later.
+    RankError
+        If another process of this capture failed: killed, stalled, out of memory, or by an error, which the message
+        says. Committed rows stay, and the same call goes on, also with another number of processes.
     Interrupted
         After the first SIGINT or SIGTERM, when the rows in progress are committed. It is a KeyboardInterrupt.
 
@@ -145,6 +148,7 @@ def _open_writer(settled: Settled, progress: Report) -> RunWriter:
         writer = resume_run(place)
         if ranks.leads:
             writer.delete_unfinished_files()
+            writer.begin_mesh(ranks.n_tensor)
         ranks.wait()
         return writer
     model, tokenizer, scored = settled.loaded.model, settled.loaded.tokenizer, settled.scored
@@ -186,6 +190,7 @@ def _open_writer(settled: Settled, progress: Report) -> RunWriter:
         if spec.n_vocabulary:
             weights["vocabulary/text"] = vocabulary_texts(tokenizer, spec.n_vocabulary)
         writer = create_run(place, spec, tables=tables, weights=weights)
+        writer.begin_mesh(ranks.n_tensor)  # of a model in memory the settings don't say it
     ranks.wait()
     return writer
 

@@ -18,6 +18,10 @@ class AdapterError(ValueError):
     """Raised if an adapter can't be measured on this model; the message names every reason."""
 
 
+class RankError(RuntimeError):
+    """Raised if another process of the capture failed; the message names it. Committed rows stay."""
+
+
 class Interrupted(KeyboardInterrupt):
     """Raised if a signal stopped a capture; complete rows stay, and the same command continues the capture."""
 

@@ -1,7 +1,6 @@
 """Processes that compute one capture together under torchrun, and exchanges of values between them."""
 
 import os
-import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
@@ -10,14 +9,13 @@ from typing import NamedTuple, TypeVar
 import torch
 import torch.distributed as dist
 
-from lorascope.stores.process import handling_signals
-
 from .device import local_rank, require_device
 from .shards import Shards
 from .steps import Steps
+from .watch import watching
 
 _PATIENCE = timedelta(days=30)
-"""How long a finished rank waits for the others; a rank that died is noticed at once."""
+"""How long a finished rank waits for the others; `watching` notices one that died or stalls."""
 
 S = TypeVar("S")
 T = TypeVar("T")
@@ -65,9 +63,7 @@ class Ranks(NamedTuple):
         if self.steps is not None:
             self.steps.finish()
         values: list[T] = [value] * self.size
-        # No handler of Python's would be called while a rank waits for others.
-        with handling_signals(signal.SIG_DFL, signal.SIGTERM):
-            dist.all_gather_object(values, value)
+        dist.all_gather_object(values, value)
         return values
 
     def from_leader(self, value: T) -> T:
@@ -116,7 +112,7 @@ def join_ranks(device: torch.device) -> Iterator[Ranks]:
     """Yield this process's `Ranks` under torchrun, connected within the context; `ALONE` outside of torchrun.
 
     Only small Python objects go between ranks: the states of each go from its memory to the store. Raises a ValueError
-    if models run on GPUs and a rank has no GPU to itself.
+    if models run on GPUs and a rank has no GPU to itself, and as `watching` does.
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1 or dist.is_initialized():  # a caller's own group stays the caller's
@@ -125,8 +121,10 @@ def join_ranks(device: torch.device) -> Iterator[Ranks]:
     on_gpu = device.type == "cuda"
     if on_gpu:
         torch.cuda.set_device(require_device(torch.device("cuda", local_rank())))
-    dist.init_process_group("nccl" if on_gpu else "gloo", timeout=_PATIENCE)
     try:
-        yield Ranks(dist.get_rank(), size)
+        with watching(int(os.environ["RANK"]), size):
+            dist.init_process_group("nccl" if on_gpu else "gloo", timeout=_PATIENCE)
+            yield Ranks(dist.get_rank(), size)
     finally:
-        dist.destroy_process_group()
+        if dist.is_initialized():
+            dist.destroy_process_group()

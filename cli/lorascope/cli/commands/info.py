@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from lorascope import analyze, stores
 from lorascope.analyze.results.options import TABLE_FORMATS, refuse_target
+from lorascope.stores.format.meshes import rows_by_mesh
 from lorascope.stores.names import matching_indices
 from lorascope.stores.reading.require_run import require_store
 from lorascope.stores.reading.token_choice import recorded_choices
@@ -44,9 +45,10 @@ def info(
     as_json
         Print one JSON object and nothing else: `run`, `state` ("torn", "unfinished" or "finished"; a torn run has these
         two alone), `format_version`, `stream`, `states`, `fingerprint`, `rows` (`n`, `committed`, `lost`,
-        `with_states`), `tokens` (`n`, `committed`, `weighted`), `samples`, `choices`, `components` (`n`, `kinds`,
-        `dtypes`), `adapters` (name -> `rank` [least, most], `n_touched`, `n_factored`), `neutral`
-        (name -> `state`, `source`, `kl`, `kl_se`, `n_tokens`, `n_samples`; {} without neutral texts),
+        `with_states`), `meshes` (list of `tensor_parallel`, the number of processes that shared each layer, and `rows`,
+        the [start, stop) ranges that they wrote), `tokens` (`n`, `committed`, `weighted`), `samples`, `choices`,
+        `components` (`n`, `kinds`, `dtypes`), `adapters` (name -> `rank` [least, most], `n_touched`, `n_factored`),
+        `neutral` (name -> `state`, `source`, `kl`, `kl_se`, `n_tokens`, `n_samples`; {} without neutral texts),
         `null_adapters` (name -> `ce_change`, `kl` and `miub`, each with the numbers of `analyze.null_adapters`, such as
         `value`, `null_mean` and `p`; {} without nulls), `sizes` (list of `part`, `raw_bytes`, `stored_bytes`, the whole
         run last), `scores` (list of `dataset`, `measure`, `unit`, `n`, and `base`, `adapted`, `change`, each [value,
@@ -150,6 +152,9 @@ def run_facts(run: "Run", patterns: Sequence[str], *, with_sizes: bool = True) -
             "lost": len(run.lost_rows),
             "with_states": int((run.committed_rows & run.state_rows).sum()),
         },
+        "meshes": [
+            {"tensor_parallel": n, "rows": rows} for n, rows in rows_by_mesh(run.attributes, run.committed_rows)
+        ],
         "tokens": {
             "n": run.n_tokens,
             "committed": int(committed.sum()),
@@ -217,6 +222,8 @@ def _contents(run: "Run", facts: Mapping[str, Any]) -> Iterator[tuple[str, str]]
         f"{tokens['n']}{f' ({selection})' if selection else ''}{', weighted' if tokens['weighted'] else ''} "
         f"of {facts['samples']} samples in {rows['n']} row{'s' if rows['n'] > 1 else ''}",
     )
+    if len(facts["meshes"]) > 1:
+        yield "rows by", "; ".join(map(_describe_mesh, facts["meshes"]))
     yield "components", ", ".join(f"{count} {kind}" for kind, count in components["kinds"].items())
     for name, adapter in facts["adapters"].items():
         rank = " to ".join(map(str, dict.fromkeys(adapter["rank"])))
@@ -236,6 +243,13 @@ def _contents(run: "Run", facts: Mapping[str, Any]) -> Iterator[tuple[str, str]]
         yield "size", f"{raw} in memory, {stored} on disk"
     for remark in facts["provenance"].get("preflight") or []:
         yield "preflight", format_note(remark.get("message", ""), remark.get("places") or [])
+
+
+def _describe_mesh(mesh: Mapping[str, Any]) -> str:
+    """Return which rows some processes wrote, such as `2 processes a layer: 0 to 4, 7`."""
+    ranges = (f"{start} to {stop - 1}" if stop - start > 1 else str(start) for start, stop in mesh["rows"])
+    n = mesh["tensor_parallel"]
+    return f"{n} process{'es' if n > 1 else ''} a layer: {', '.join(ranges)}"
 
 
 def _inputs(provenance: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

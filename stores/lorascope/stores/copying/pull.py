@@ -240,6 +240,7 @@ def _slice_attributes(run: Run, part: Slice, asked: Mapping[str, Any]) -> dict[s
     provenance["copied"] = [*provenance.get("copied", []), step]
     if not is_whole:
         attributes.pop("measured", None)  # time and memory of the capture, not of the copy
+        attributes.pop("meshes", None)  # other rows
         before = str(provenance.get("population", "all tokens"))
         if (population := narrow_population(before, asked["tokens"])) != before:
             provenance["population"] = population

@@ -20,6 +20,7 @@ from .layout import (
     array_specs,
     is_sealed,
 )
+from .meshes import are_meshes
 from .spec import ROW_TOKENS, STATES, STREAMS, RunSpec
 from .stored_spec import specs_read_first, stored_spec
 
@@ -98,6 +99,7 @@ def _attribute_problems(attributes: Mapping[str, Any]) -> Iterator[Problem]:
         ("finished", type(attributes.get("finished")) is bool, "true or false"),
         ("static_digest", isinstance(attributes.get("static_digest"), str), digest),
         *([("optional_groups", groups, f"a list of names other than {GROUPS}")] if optional != [] else []),
+        *([("meshes", are_meshes(attributes["meshes"]), "a list of meshes")] if "meshes" in attributes else []),
         *([("rows_digest", isinstance(attributes.get("rows_digest"), str), digest)] if is_sealed(attributes) else []),
     ):
         if name not in attributes:

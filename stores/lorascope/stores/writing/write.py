@@ -12,6 +12,7 @@ from ..errors import StoreError
 from ..format.codec import encode_chunk
 from ..format.digests import chunk_digest, combine_digests, combine_row_digests, with_fingerprint, with_root_digest
 from ..format.layout import COMMITS, DIGESTS, chunk_key, commit_path, is_kept_with_states
+from ..format.meshes import row_ranges, stored_meshes
 from ..format.spec import ROW_TOKENS
 from ..places.folder import deleted_message
 from ..places.place import Place
@@ -150,6 +151,18 @@ class RunWriter:
             seconds_encode=sum(chunk.seconds_encode for chunk in chunks),
             seconds_write=flushed + sum(chunk.seconds_write for chunk in chunks),
         )
+
+    def begin_mesh(self, tensor_parallel: int) -> None:
+        """Store that rows committed from now on come from this many processes a layer, unless earlier ones did too.
+
+        Call it only while nobody writes. Raises StoreError if the root was changed.
+        """
+        root = read_root(self.place)
+        require_root_digest(root)
+        meshes = stored_meshes(root.attributes)
+        if meshes[-1]["tensor_parallel"] != tensor_parallel:
+            meshes.append({"tensor_parallel": tensor_parallel, "before": row_ranges(self.committed_rows)})
+            write_document(self.place, {**root.document, "attributes": {**root.attributes, "meshes": meshes}})
 
     def finish(self, attributes: Mapping[str, Any]) -> None:
         """Mark the run finished and add attributes to its root; may be called again.
