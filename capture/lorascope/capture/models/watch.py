@@ -98,6 +98,8 @@ class _Watch(threading.Thread):
         self._signs = {other: time.monotonic() for other in range(size) if other != rank}
         self._alarm = float("-inf")
         """When a signal or an error last said that something happened."""
+        self._signal = 0
+        """Number of a signal that this rank got, SIGINT or SIGTERM; 0 for none."""
         self._failure = self._own_error = ""
         self._leaves = False
 
@@ -112,13 +114,13 @@ class _Watch(threading.Thread):
         stopped = isinstance(error, KeyboardInterrupt)
         if stopped or _waits(reversed([frame for frame, _ in traceback.walk_tb(error.__traceback__)])):
             self._alarm = time.monotonic()
-            with collecting_signals() as signals:  # torchrun's own may come now
+            with collecting_signals():  # torchrun's own may come now
                 while not self._failure and self._silent_ranks() and time.monotonic() < self._alarm + 2 * SILENCE:
                     time.sleep(BEAT / 5)
             if self._failure:
                 return RankError(self._failure)
-            if stopped or signals:
-                return None if stopped else Interrupted(signals[0], "")
+            if stopped or self._signal:
+                return None if stopped else Interrupted(self._signal, "")
         self._own_error = self._sentence(self._rank, f"ended: {_one_line(error)}")
         return None
 
@@ -140,8 +142,9 @@ class _Watch(threading.Thread):
                 failed = min(failed, time.monotonic()) if self._failure else failed
                 if time.monotonic() > failed + GRACE:
                     _end_process(self._failure)
-                if select.select([self._reader], [], [], BEAT)[0] and {*os.read(self._reader, 64)} & {*SIGNALS}:
-                    self._alarm = time.monotonic()
+                numbers = os.read(self._reader, 64) if select.select([self._reader], [], [], BEAT)[0] else b""
+                if stopping := {*numbers} & {*SIGNALS}:
+                    self._alarm, self._signal = time.monotonic(), min(stopping)
             _store_first(store, self._own_error)
             store.set(f"beat/{self._rank}", _LEFT)
         except dist.DistError as error:
