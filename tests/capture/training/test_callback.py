@@ -38,7 +38,7 @@ from lorascope.capture.samples.encode import encode_items
 from lorascope.capture.samples.encoded import EncodedSample
 from lorascope.capture.samples.items import ChoiceItem, TextItem
 from lorascope.capture.samples.scoring import score
-from lorascope.capture.training.callback import KIND, LAYER, _unwrap_model, measure_miub
+from lorascope.capture.training.callback import KIND, LAYER, _calling_trainer, _unwrap_model, measure_miub
 from lorascope.capture.training.trainer import collate, lora_targets
 
 from ...tiny import llama
@@ -417,8 +417,20 @@ def test_refuses_what_cant_be_measured(
     with pytest.raises(ValueError, match="the context has 20"):
         train(MiubCallback(tiny_items, tiny_tokenizer, max_length=20, window_tokens=8))
     monkeypatch.setattr("lorascope.capture.training.callback.is_deepspeed_zero3_enabled", lambda: True)
-    with pytest.raises(ValueError, match=r"sharded over processes \(FSDP or ZeRO-3\).* measured under DDP, or after"):
+    with pytest.raises(ValueError, match=r"sharded over processes by DeepSpeed's ZeRO-3, .*under FSDP2, tensor"):
         train(callback)
+
+
+class FirstFsdp(TrainerCallback):
+    """Makes a Trainer say that it shards, by another FSDP than the second."""
+
+    def on_train_begin(self, *_: Any, **__: Any) -> None:
+        _calling_trainer().is_fsdp_enabled = True
+
+
+def test_the_first_fsdp_is_refused(train: Train, samples: list[EncodedSample]) -> None:
+    with pytest.raises(ValueError, match=r"sharded over processes by FSDP of version 1, which hides the layers.*DDP"):
+        train(MiubCallback(samples), first=FirstFsdp())
 
 
 def test_a_model_without_a_stated_context_needs_max_length(train: Train, tiny_items: Any, tiny_tokenizer: Any) -> None:

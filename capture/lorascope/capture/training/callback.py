@@ -65,8 +65,8 @@ class MiubCallback(TrainerCallback):
     ------
     ValueError
         If `every` is below 1, or there are no items or no tokenizer for them; and when training begins, if an item
-        can't be encoded (see `encode_items`), `max_length` isn't given and the model states no context, or its weights
-        are sharded.
+        can't be encoded (see `encode_items`), `max_length` isn't given and the model states no context, or FSDP of
+        version 1 or ZeRO-3 shards its weights.
     AdapterError
         When training begins, if the model has no LoRA adapter that can be measured (a `PeftModel`, one active adapter).
     CaptureError
@@ -77,7 +77,8 @@ class MiubCallback(TrainerCallback):
     MIUB is the paper's eq. 9, as in `analyze.miub`, for the current adapter without dropout: the mean over all tokens
     of a sample. At the start it is 0, unless the adapter's init changed the base; then base is the frozen rest.
     Under autocast, base is the layer's output in the lower precision. If the training diverges, values are NaN. With
-    several processes, each measures the same samples.
+    several processes, each measures the same samples: on its own copy of the model, or all together on a model whose
+    weights FSDP2 shards or tensor parallel splits.
 
     References
     ----------
@@ -120,10 +121,11 @@ class MiubCallback(TrainerCallback):
         """Encode the samples, and raise an error before the first step if MIUB can't be measured."""
         self._trainer = _calling_trainer()
         is_zero3 = is_deepspeed_zero3_enabled()  # type: ignore[no-untyped-call]  # transformers leaves it untyped
-        if self._trainer.is_fsdp_enabled or is_zero3:
+        if is_zero3 or (self._trainer.is_fsdp_enabled and not self._trainer.accelerator.is_fsdp2):
+            kind = "DeepSpeed's ZeRO-3" if is_zero3 else "FSDP of version 1"
             raise ValueError(
-                "the model's weights are sharded over processes (FSDP or ZeRO-3), so that no process has a whole "
-                "layer; MIUB can be measured under DDP, or afterwards with `lorascope capture`"
+                f"the model's weights are sharded over processes by {kind}, which hides the layers; MIUB can be "
+                "measured under FSDP2, tensor parallel and DDP, or afterwards with `lorascope capture`"
             )
         plain = _unwrap_model(model)
         require_adapter(plain, allow_zero=True)
