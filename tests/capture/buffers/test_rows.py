@@ -214,6 +214,20 @@ def test_no_row_is_begun_after_a_stop_and_those_begun_are_finished() -> None:
     assert len(writer.rows[1]["tokens/nll"]) == ROW_TOKENS
 
 
+def test_process_that_only_computes_stops_after_the_same_batch_as_the_one_that_writes() -> None:
+    for start in (0, ROW_TOKENS - 1, ROW_TOKENS, 1500):
+        expected = []
+        for fills in (True, False):
+            writer = FakeWriter(4 * ROW_TOKENS)
+            writer.go.set()
+            with make(writer, batch=1500, fills=fills) as rows:
+                fill(rows, 0, start)
+                rows.drop_unstarted_rows()
+                expected.append([rows.has_expected_rows(first, 1) for first in range(start, writer.n_tokens, 512)])
+        assert expected[0] == expected[1]
+        assert any(expected[0]) == (start % ROW_TOKENS > 0)
+
+
 def omit(segment: Any) -> None:
     segment.claim("states/a/base", slice(0, 3))
     segment.claim("tokens/nll", slice(0, 1))

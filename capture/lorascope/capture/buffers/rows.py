@@ -116,10 +116,9 @@ class RowQueue:
         return bool(self._expected[start // ROW_TOKENS : -(-(start + n_tokens) // ROW_TOKENS)].any())
 
     def drop_unstarted_rows(self) -> None:
-        """Give up every row that has no tokens yet: only rows already started will be written."""
-        started = [row for row in self._open if self._expected[row]]
-        self._expected[:] = False
-        self._expected[started] = True
+        """Give up every row that has no tokens yet: only a row already started will be written."""
+        first = -(-self._taken // ROW_TOKENS)  # tokens come in order
+        self._expected[first:] = False
 
     def take(self, start: int, n_tokens: int) -> list[Segment]:
         """Return places for the next `n_tokens` tokens from `start` on: one `Segment` per row that will be written.
