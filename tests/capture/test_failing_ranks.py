@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from safetensors.torch import load_file, save_file
 
 from lorascope.cli.main import main
 from lorascope.stores import open_run, verify
@@ -26,6 +28,8 @@ from lorascope.cli.main import main
 torch.set_num_threads(1)
 watch.PATIENCE, watch.GRACE = 6.0, 2.0
 how, *words = sys.argv[1:]
+if how == "differs" and os.environ["RANK"] == "1":
+    words[words.index("--adapter") + 1] = "other"
 
 def fail(module, inputs):
     if os.environ["RANK"] != "1" or not Path("run.zarr/rows/commit/c.0.0").exists():
@@ -47,7 +51,7 @@ GOES_ON = "; committed rows stay, and the same command goes on"
 OF_OTHERS = {
     "raises": r"rank 1 of 2 ended: CUDA out of memory\. Tried to allocate 2 GiB",
     "killed": r"rank 1 of 2 ended without a word \(killed, or out of memory\)",
-    "sleeps": r"rank 1 of 2 hasn't moved for 6 s \(`time\.sleep\(600\)`, .*driver\.py:18\)",
+    "sleeps": r"rank 1 of 2 hasn't moved for 6 s \(`time\.sleep\(600\)`, .*driver\.py:20\)",
     "frozen": r"rank 1 of 2 hasn't answered for 6 s",
 }
 OF_ITSELF = {"raises": [r"CUDA out of memory\. Tried to allocate 2 GiB\."], "sleeps": [OF_OTHERS["sleeps"] + GOES_ON]}
@@ -142,6 +146,20 @@ def test_ranks_with_different_batches_name_the_one_that_failed(words: Any) -> No
     run, whole = open_run("run.zarr"), open_run("whole.zarr")
     assert all((run.digest(row) == whole.digest(row)).all() for row in range(run.n_rows))
     assert "meshes" not in run.attributes
+
+
+@pytest.mark.slow
+def test_ranks_with_different_adapters_begin_no_run(words: Any, tiny_adapter: Path) -> None:
+    """An adapter's row layers have whole B on each rank, so that proofs on each would see no difference."""
+    shutil.copytree(tiny_adapter, "other")
+    tensors = load_file("other/adapter_model.safetensors")
+    key = next(key for key in tensors if "o_proj.lora_B" in key)
+    save_file({**tensors, key: tensors[key] + 0.1}, "other/adapter_model.safetensors")
+    code, lines = start("differs", words("run.zarr"), "--tensor-parallel", "2")
+    assert code != 0
+    begins, ends = "rank 1 doesn't capture what rank 0 does: adapters.", "model, adapters, data and settings"
+    assert all(line.startswith(begins) and line.endswith(ends) for line in lines), lines
+    assert not Path("run.zarr").exists()
 
 
 @pytest.mark.slow

@@ -142,7 +142,7 @@ def split_problems(config: LoraConfig) -> list[Problem]:
 def plan_problems(model: nn.Module, keys: Iterable[str]) -> list[Problem]:
     """Return problems with layers that tensor parallel splits in a way that PEFT doesn't follow.
 
-    `keys` are those of an adapter's file.
+    `keys` are those of an adapter's file, or paths of layers.
     """
     styles = {path: style for path, style, _ in split_layers(model)}
     paths = sorted({plain_path(key).partition(".lora_")[0] for key in keys})

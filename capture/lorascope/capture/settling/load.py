@@ -11,11 +11,12 @@ from lorascope.stores.names import suggestion
 
 from ..config import LOADING, CaptureConfig
 from ..models.adapter import attach_adapters, read_adapter, read_trainings
+from ..models.components import adapted_modules
 from ..models.device import input_device
 from ..models.model import DTYPES, ModelFacts, hash_weights, load_model, model_facts, model_identity
 from ..models.preflight import captured_adapters
-from ..models.refusal import is_residual, raise_for_problems, split_problems
-from ..models.shards import is_sharded
+from ..models.refusal import is_residual, plan_problems, raise_for_problems, split_problems
+from ..models.shards import is_sharded, layer_shards
 from ..models.sharing import layer_sharing
 from ..models.training_record import describe_sharing
 from ..models.weights import Hash, Hashed, base_tensors, hash_at_once, plain_model
@@ -75,6 +76,8 @@ def load(
         names = captured_adapters(model, config.stream, allow_zero=config.allow_zero)
         if is_sharded(model):
             require_splittable(config, {name: model.peft_config[name] for name in names})
+        for name in names if layer_shards(model) else ():
+            raise_for_problems(plan_problems(model, adapted_modules(model, name)), name)
     else:
         settings = {name: read_adapter(folder)[0] for name, folder in config.adapters.items()}  # before loading
         if config.is_split:
