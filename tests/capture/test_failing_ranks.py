@@ -39,6 +39,9 @@ def fail(module, inputs):
         raise torch.OutOfMemoryError("CUDA out of memory.\\nTried to allocate 2 GiB.")
     if how == "sleeps":
         time.sleep(600)
+    if how == "orphaned":
+        os.kill(os.getppid(), signal.SIGKILL)
+        time.sleep(600)
     if how == "stopped":
         os.kill(os.getppid(), signal.SIGTERM)
         time.sleep(3)
@@ -160,6 +163,15 @@ def test_ranks_with_different_adapters_begin_no_run(words: Any, tiny_adapter: Pa
     begins, ends = "rank 1 doesn't capture what rank 0 does: adapters.", "model, adapters, data and settings"
     assert all(line.startswith(begins) and line.endswith(ends) for line in lines), lines
     assert not Path("run.zarr").exists()
+
+
+@pytest.mark.slow
+def test_without_torchrun_both_end(words: Any) -> None:
+    """torchrun is killed while one rank waits in torch for the other, which sleeps; nobody is left to end them."""
+    _, lines = start("orphaned", words("run.zarr"), "--tensor-parallel", "2")
+    gone = r"the process through which ranks are connected is gone \(.*\)" + GOES_ON
+    assert len(lines) == 2, lines
+    assert all(re.fullmatch(gone, line) for line in lines), lines
 
 
 @pytest.mark.slow

@@ -50,7 +50,14 @@ def test_alone(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_rank_needs_a_device_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    for name, value in {"WORLD_SIZE": "4", "RANK": "3", "LOCAL_RANK": "3"}.items():
+    for name, value in {"WORLD_SIZE": "4", "RANK": "3", "LOCAL_RANK": "3", "MASTER_ADDR": "localhost"}.items():
         monkeypatch.setenv(name, value)
+    monkeypatch.delenv("MASTER_PORT", raising=False)
+    with (
+        pytest.raises(ValueError, match="`WORLD_SIZE` is 4 .* `MASTER_PORT` isn't set"),
+        join_ranks(torch.device("cuda")),
+    ):
+        pass
+    monkeypatch.setenv("MASTER_PORT", "1")
     with pytest.raises(ValueError, match="torch finds 2 of that kind here"), join_ranks(torch.device("cuda")):
         pass

@@ -112,12 +112,16 @@ def join_ranks(device: torch.device) -> Iterator[Ranks]:
     """Yield this process's `Ranks` under torchrun, connected within the context; `ALONE` outside of torchrun.
 
     Only small Python objects go between ranks: the states of each go from its memory to the store. Raises a ValueError
-    if models run on GPUs and a rank has no GPU to itself, and as `watching` does.
+    if models run on GPUs and a rank has no GPU to itself, or the environment isn't torchrun's; and as `watching` does.
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1 or dist.is_initialized():  # a caller's own group stays the caller's
         yield Ranks(dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else ALONE
         return
+    if missing := [name for name in ("RANK", "MASTER_ADDR", "MASTER_PORT") if not os.environ.get(name)]:
+        raise ValueError(
+            f"`WORLD_SIZE` is {size} in the environment, but `{missing[0]}` isn't set; start processes by `torchrun`"
+        )
     on_gpu = device.type == "cuda"
     if on_gpu:
         torch.cuda.set_device(require_device(torch.device("cuda", local_rank())))

@@ -46,6 +46,7 @@ PATIENCE = 300.0
 
 _WAITING = ("torch/distributed/", "concurrent/futures/", "huggingface_hub/", "/threading.py")
 """Parts of the paths of files whose functions wait for other ranks, threads or downloads."""
+_GOES_ON = "; committed rows stay, and the same command goes on"
 _LEFT = "left"
 """Text in place of a rank's number once it has left the capture."""
 _NUMBERS = itertools.count()
@@ -108,6 +109,9 @@ class _Watch(threading.Thread):
         self._leaves = True
         os.write(self.writer, b"\0")
         self.join(SILENCE)
+        if not self.is_alive():
+            os.close(self._reader)
+            os.close(self.writer)
 
     def find_cause(self, error: BaseException) -> BaseException | None:
         """Return what `error` comes from, in another rank; None for an error of its own, which the others will read."""
@@ -148,7 +152,12 @@ class _Watch(threading.Thread):
             _store_first(store, self._own_error)
             store.set(f"beat/{self._rank}", _LEFT)
         except dist.DistError as error:
-            self._failure = f"the process through which ranks are connected is gone ({_one_line(error)})"
+            self._failure = f"the process through which ranks are connected is gone ({_one_line(error)}){_GOES_ON}"
+            ends = time.monotonic() + GRACE
+            while not self._leaves:
+                if time.monotonic() > ends:
+                    _end_process(self._failure)
+                time.sleep(BEAT)
 
     def _look(self, store: Any) -> None:
         """Read the first failure and, once all ranks have begun, their numbers; store that a rank gives no sign."""
@@ -166,9 +175,9 @@ class _Watch(threading.Thread):
             self._failure = _store_first(store, self._sentence(frozen[0], f"hasn't answered for {PATIENCE:.0f} s"))
 
     def _silent_ranks(self) -> list[int]:
-        """Return the ranks that gave no sign since the last alarm."""
+        """Return the ranks that gave no sign since the last alarm; such as haven't begun aren't known yet."""
         since = self._alarm + 2 * BEAT  # a number may have been on its way
-        return [rank for rank, sign in self._signs.items() if sign < since]
+        return [rank for rank in self._beats if self._signs[rank] < since]
 
     def _stalled_frame(self) -> FrameType | None:
         """Return the frame in which the main thread has done nothing for `PATIENCE`, waiting for nobody; else None.
@@ -190,7 +199,7 @@ class _Watch(threading.Thread):
 
     def _sentence(self, rank: int, what: str) -> str:
         """Return the line on a rank that did, or didn't do, `what`."""
-        return f"rank {rank} of {self._size} {what}; committed rows stay, and the same command goes on"
+        return f"rank {rank} of {self._size} {what}{_GOES_ON}"
 
 
 def _store_first(store: Any, failure: str) -> str:
