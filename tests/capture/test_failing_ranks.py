@@ -31,8 +31,16 @@ how, *words = sys.argv[1:]
 if how == "differs" and os.environ["RANK"] == "1":
     words[words.index("--adapter") + 1] = "other"
 
+passes, last = 0, 60 if "--tensor-parallel" in words else 1  # of 88, row 0 is whole by then; alone, rank 0 goes on
+
 def fail(module, inputs):
-    if os.environ["RANK"] != "1" or not Path("run.zarr/rows/commit/c.0.0").exists():
+    global passes
+    if os.environ["RANK"] != "1" or not Path("run.zarr/zarr.json").exists():
+        return
+    passes += type(module).__name__.endswith("ForCausalLM")
+    while passes >= last and not Path("run.zarr/rows/commit/c.0.0").exists():
+        time.sleep(0.01)
+    if not Path("run.zarr/rows/commit/c.0.0").exists():
         return
     handle.remove()
     if how == "raises":
@@ -54,7 +62,7 @@ GOES_ON = "; committed rows stay, and the same command goes on"
 OF_OTHERS = {
     "raises": r"rank 1 of 2 ended: CUDA out of memory\. Tried to allocate 2 GiB",
     "killed": r"rank 1 of 2 ended without a word \(killed, or out of memory\)",
-    "sleeps": r"rank 1 of 2 hasn't moved for 6 s \(`time\.sleep\(600\)`, .*driver\.py:20\)",
+    "sleeps": r"rank 1 of 2 hasn't moved for 6 s \(`time\.sleep\(600\)`, .*driver\.py:28\)",
     "frozen": r"rank 1 of 2 hasn't answered for 6 s",
 }
 OF_ITSELF = {"raises": [r"CUDA out of memory\. Tried to allocate 2 GiB\."], "sleeps": [OF_OTHERS["sleeps"] + GOES_ON]}

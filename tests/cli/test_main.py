@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from lorascope.capture.errors import RankError
 from lorascope.cli.main import COMMANDS, main
 from lorascope.stores.reading.token_choice import CHOICE_HELP
 
@@ -246,6 +247,21 @@ def test_signal_ends_a_command_in_one_line(
     assert (code, out, err) == (130 if stop == signal.SIGINT else 143, "", f"lorascope: error: {said}\n")
     assert cleaned == [str(tmp_path)]
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_signal_of_torchrun_leaves_the_line_on_the_rank_that_failed(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def fail(path: str) -> str:
+        try:
+            raise RankError("rank 1 of 2 ended: CUDA out of memory")
+        finally:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr("lorascope.stores.open_run", fail)
+    (tmp_path / "zarr.json").write_text("{}")
+    code, out, err = run(capsys, "info", tmp_path)
+    assert (code, out, err) == (2, "", "lorascope: error: rank 1 of 2 ended: CUDA out of memory\n")
 
 
 @pytest.mark.parametrize(

@@ -133,8 +133,12 @@ class _Terminated(KeyboardInterrupt):
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:
-    """Handle SIGTERM by raising `_Terminated`, so that half-written files are removed on the way out."""
-    raise _Terminated
+    """Handle SIGTERM by raising `_Terminated`, so that half-written files are removed on the way out.
+
+    Where another process of a capture failed, this one is on its way out, and torchrun sends it this signal.
+    """
+    if type(sys.exception()).__name__ != "RankError":  # whose import takes lorascope[capture]
+        raise _Terminated
 
 
 def _missing_module(error: BaseException | None) -> str:

@@ -97,8 +97,8 @@ class _Watch(threading.Thread):
         """Seconds of a processor that the main thread has used."""
         self._beats: dict[int, bytes] = {}
         self._signs = {other: time.monotonic() for other in range(size) if other != rank}
-        self._alarm = float("-inf")
-        """When a signal or an error last said that something happened."""
+        self._looked = self._alarm = float("-inf")
+        """When the others were last looked at, and when a signal or an error last said that something happened."""
         self._signal = 0
         """Number of a signal that this rank got, SIGINT or SIGTERM; 0 for none."""
         self._failure = self._own_error = ""
@@ -119,7 +119,9 @@ class _Watch(threading.Thread):
         if stopped or _waits(reversed([frame for frame, _ in traceback.walk_tb(error.__traceback__)])):
             self._alarm = time.monotonic()
             with collecting_signals():  # torchrun's own may come now
-                while not self._failure and self._silent_ranks() and time.monotonic() < self._alarm + 2 * SILENCE:
+                while not self._failure and (self._looked < self._alarm or self._silent_ranks()):
+                    if time.monotonic() > self._alarm + 2 * SILENCE:
+                        break
                     time.sleep(BEAT / 5)
             if self._failure:
                 return RankError(self._failure)
@@ -162,8 +164,8 @@ class _Watch(threading.Thread):
     def _look(self, store: Any) -> None:
         """Read the first failure and, once all ranks have begun, their numbers; store that a rank gives no sign."""
         keys = ["failure", *(f"beat/{rank}" for rank in self._signs)]
-        failure, *beats = store.multi_get(keys if store.check(keys) else keys[:1])
         now = time.monotonic()
+        failure, *beats = store.multi_get(keys if store.check(keys) else keys[:1])
         for rank, beat in zip(self._signs, beats, strict=False):
             if beat == _LEFT.encode() or beat != self._beats.get(rank):
                 self._beats[rank], self._signs[rank] = beat, now
@@ -173,6 +175,7 @@ class _Watch(threading.Thread):
             self._failure = _store_first(store, self._sentence(silent[0], what))
         elif not self._failure and (frozen := [rank for rank in self._beats if now - self._signs[rank] > PATIENCE]):
             self._failure = _store_first(store, self._sentence(frozen[0], f"hasn't answered for {PATIENCE:.0f} s"))
+        self._looked = now
 
     def _silent_ranks(self) -> list[int]:
         """Return the ranks that gave no sign since the last alarm; such as haven't begun aren't known yet."""
