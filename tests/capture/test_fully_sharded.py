@@ -1,11 +1,14 @@
 """A model whose weights FSDP2 shards over processes that take different samples."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
+from torch.distributed.fsdp import fully_shard
 from transformers import LlamaConfig, Phi3Config
 
 from lorascope.capture import AdapterError, CaptureConfig, capture, plan
@@ -117,6 +120,24 @@ def test_plan_says_that_an_adapter_needs_whole_weights(config: Any, tiny_adapter
     file.write_text(json.dumps(json.loads(file.read_text()) | {"init_lora_weights": "olora"}))
     planned = plan(config(), processes=2, probe=False)
     assert "its init changes the base weights, which are split over processes here" in str(planned.problems)
+
+
+@pytest.fixture
+def process_group() -> Iterator[None]:
+    """A process group of this process alone, in which FSDP2 can shard."""
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)  # type: ignore[attr-defined]
+    yield
+    dist.destroy_process_group()
+
+
+@pytest.mark.parametrize("part", ["lora_A.default", "base_layer"])
+def test_a_lora_layer_whose_parts_are_sharded_on_their_own_is_refused(
+    part: str, adapted: Any, tiny_tokenizer: Any, data: Path, tmp_path: Path, process_group: None
+) -> None:
+    """A process whose pass has the adapter would wait in `lora_A` for one whose pass has none."""
+    fully_shard(adapted.get_submodule(f"base_model.model.model.layers.1.mlp.up_proj.{part}"))
+    with pytest.raises(AdapterError, match=r"shards parts of it on their own, .*\(model\.layers\.1\.mlp\.up_proj\)"):
+        capture(adapted, data, tmp_path / "run.zarr", tokenizer=tiny_tokenizer)
 
 
 def test_layers_that_peft_cannot_split_as_the_plan_says() -> None:

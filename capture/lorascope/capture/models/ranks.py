@@ -8,6 +8,7 @@ from typing import NamedTuple, TypeVar
 
 import torch
 import torch.distributed as dist
+from torch.distributed.rendezvous import rendezvous
 
 from .device import local_rank, require_device
 from .shards import Shards
@@ -126,9 +127,13 @@ def join_ranks(device: torch.device) -> Iterator[Ranks]:
     if on_gpu:
         torch.cuda.set_device(require_device(torch.device("cuda", local_rank())))
     try:
-        with watching(int(os.environ["RANK"]), size):
-            dist.init_process_group("nccl" if on_gpu else "gloo", timeout=_PATIENCE)
-            yield Ranks(dist.get_rank(), size)
+        with watching(int(os.environ["RANK"]), size) as prefix:
+            store, rank, _ = next(rendezvous("env://", timeout=_PATIENCE))
+            # Under torch's own prefix are still the keys of an earlier capture by these processes.
+            own_store = dist.PrefixStore(prefix, store)  # type: ignore[attr-defined]
+            backend = "nccl" if on_gpu else "gloo"
+            dist.init_process_group(backend, store=own_store, rank=rank, world_size=size, timeout=_PATIENCE)
+            yield Ranks(rank, size)
     finally:
         if dist.is_initialized():
             dist.destroy_process_group()

@@ -17,6 +17,7 @@ from peft.tuners.lora import LoraLayer
 from peft.utils import CONFIG_NAME
 from peft.utils.constants import EMBEDDING_LAYER_NAMES
 from torch import nn
+from torch.distributed.fsdp import FSDPModule
 
 from lorascope.capture.errors import AdapterError
 from lorascope.stores import Problem, adapter_settings
@@ -136,6 +137,20 @@ def split_problems(config: LoraConfig) -> list[Problem]:
         Problem(place, "split", f"{reason}, which are split over processes here; capture it in one process")
         for place, reason in reasons.items()
         if reason
+    ]
+
+
+def part_problems(model: nn.Module) -> list[Problem]:
+    """Return problems with LoRA layers whose parts, such as `lora_A`, FSDP2 shards on their own.
+
+    A pass without the adapter leaves them out, while another process may wait for them in a pass with it.
+    """
+    sharded = [plain_path(path) for path, module in model.named_modules() if isinstance(module, FSDPModule)]
+    message = "FSDP2 shards parts of it on their own, which not every pass runs; call `fully_shard` on whole blocks"
+    return [
+        Problem(layer, "split", message)
+        for layer in lora_layers(model)
+        if any(path.startswith(f"{layer}.") for path in sharded)
     ]
 
 

@@ -54,8 +54,10 @@ _NUMBERS = itertools.count()
 
 
 @contextmanager
-def watching(rank: int, size: int) -> Iterator[None]:
+def watching(rank: int, size: int) -> Iterator[str]:
     """Watch rank `rank` of `size`, the calling thread, within the context, with all others that do.
+
+    Yields a prefix for keys in the store that is this capture's own on all ranks.
 
     Raises
     ------
@@ -69,7 +71,7 @@ def watching(rank: int, size: int) -> Iterator[None]:
     before = signal.set_wakeup_fd(watch.writer, warn_on_full_buffer=False) if in_main else -1
     watch.start()
     try:
-        yield
+        yield watch.prefix
     except BaseException as error:
         if (cause := watch.find_cause(error)) is not None:
             raise cause from error
@@ -86,7 +88,8 @@ class _Watch(threading.Thread):
     def __init__(self, rank: int, size: int) -> None:
         """Prepare to watch the calling thread, which is rank `rank` of `size`."""
         super().__init__(name="lorascope-watch", daemon=True)
-        self._rank, self._size, self._number = rank, size, next(_NUMBERS)
+        self._rank, self._size = rank, size
+        self.prefix = f"lorascope/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}/{next(_NUMBERS)}"
         self._reader, self.writer = os.pipe()
         """Ends of a pipe into which Python writes the numbers of signals, also while the main thread waits in torch."""
         os.set_blocking(self.writer, False)
@@ -97,8 +100,10 @@ class _Watch(threading.Thread):
         """Seconds of a processor that the main thread has used."""
         self._beats: dict[int, bytes] = {}
         self._signs = {other: time.monotonic() for other in range(size) if other != rank}
-        self._looked = self._alarm = float("-inf")
-        """When the others were last looked at, and when a signal or an error last said that something happened."""
+        self._looked = float("-inf")
+        """When the others were last looked at."""
+        self._alarm = float("inf")
+        """When a signal or an error last said that something happened; infinite before one did."""
         self._signal = 0
         """Number of a signal that this rank got, SIGINT or SIGTERM; 0 for none."""
         self._failure = self._own_error = ""
@@ -127,16 +132,17 @@ class _Watch(threading.Thread):
                 return RankError(self._failure)
             if stopped or self._signal:
                 return None if stopped else Interrupted(self._signal, "")
+            if left := [rank for rank, beat in self._beats.items() if beat == _LEFT.encode()]:
+                return RankError(self._sentence(left[0], "was stopped"))
         self._own_error = self._sentence(self._rank, f"ended: {_one_line(error)}")
         return None
 
     def run(self) -> None:
         """Look at the others until this rank leaves; end this process where its main thread can't."""
         server = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-        prefix = f"lorascope/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}/{self._number}"
         failed = float("inf")
         try:
-            store = dist.PrefixStore(prefix, dist.TCPStore(*server, wait_for_workers=False))  # type: ignore[attr-defined]
+            store = dist.PrefixStore(self.prefix, dist.TCPStore(*server, wait_for_workers=False))  # type: ignore[attr-defined]
             store.compare_set("failure", "", "")
             while not self._leaves:
                 store.add(f"beat/{self._rank}", 1)
@@ -146,7 +152,8 @@ class _Watch(threading.Thread):
                     what = f"hasn't moved for {PATIENCE:.0f} s (`{at.line}`, {at.filename}:{at.lineno})"
                     _end_process(_store_first(store, self._sentence(self._rank, what)))
                 failed = min(failed, time.monotonic()) if self._failure else failed
-                if time.monotonic() > failed + GRACE:
+                # Before all ranks have begun, the main thread waits for them in torch, where it can't raise an error.
+                if time.monotonic() > failed + (GRACE if self._beats else 0):
                     _end_process(self._failure)
                 numbers = os.read(self._reader, 64) if select.select([self._reader], [], [], BEAT)[0] else b""
                 if stopping := {*numbers} & {*SIGNALS}:
@@ -162,19 +169,25 @@ class _Watch(threading.Thread):
                 time.sleep(BEAT)
 
     def _look(self, store: Any) -> None:
-        """Read the first failure and, once all ranks have begun, their numbers; store that a rank gives no sign."""
+        """Read the first failure and, once all ranks have begun, their numbers; store that one gives no sign."""
         keys = ["failure", *(f"beat/{rank}" for rank in self._signs)]
         now = time.monotonic()
-        failure, *beats = store.multi_get(keys if store.check(keys) else keys[:1])
+        all_started = store.check(keys)
+        failure, *beats = store.multi_get(keys if all_started else keys[:1])
         for rank, beat in zip(self._signs, beats, strict=False):
             if beat == _LEFT.encode() or beat != self._beats.get(rank):
                 self._beats[rank], self._signs[rank] = beat, now
         self._failure = failure.decode()
-        if not self._failure and now > self._alarm + SILENCE and (silent := self._silent_ranks()):
+        is_alarmed = now > self._alarm + SILENCE
+        if is_alarmed and not all_started:
+            failing, what = [rank for rank in self._signs if not store.check([f"beat/{rank}"])], "didn't begin"
+        elif is_alarmed and (failing := self._silent_ranks()):
             what = "ended without a word (killed, or out of memory)"
-            self._failure = _store_first(store, self._sentence(silent[0], what))
-        elif not self._failure and (frozen := [rank for rank in self._beats if now - self._signs[rank] > PATIENCE]):
-            self._failure = _store_first(store, self._sentence(frozen[0], f"hasn't answered for {PATIENCE:.0f} s"))
+        else:
+            failing = [rank for rank in self._beats if now - self._signs[rank] > PATIENCE]
+            what = f"hasn't answered for {PATIENCE:.0f} s"
+        if failing and not self._failure:
+            self._failure = _store_first(store, self._sentence(failing[0], what))
         self._looked = now
 
     def _silent_ranks(self) -> list[int]:

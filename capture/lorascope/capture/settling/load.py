@@ -15,7 +15,7 @@ from ..models.components import adapted_modules
 from ..models.device import input_device
 from ..models.model import DTYPES, ModelFacts, hash_weights, load_model, model_facts, model_identity
 from ..models.preflight import captured_adapters
-from ..models.refusal import is_residual, plan_problems, raise_for_problems, split_problems
+from ..models.refusal import is_residual, part_problems, plan_problems, raise_for_problems, split_problems
 from ..models.shards import is_sharded, layer_shards
 from ..models.sharing import layer_sharing
 from ..models.training_record import describe_sharing
@@ -76,6 +76,7 @@ def load(
         names = captured_adapters(model, config.stream, allow_zero=config.allow_zero)
         if is_sharded(model):
             require_splittable(config, {name: model.peft_config[name] for name in names})
+            raise_for_problems(part_problems(model), ", ".join(names))
         for name in names if layer_shards(model) else ():
             raise_for_problems(plan_problems(model, adapted_modules(model, name)), name)
     else:
