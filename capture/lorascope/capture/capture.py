@@ -17,7 +17,6 @@ from lorascope.stores.writing.write import delete_commits
 from .buffers.rows import queue_bytes_needed, row_spans
 from .config import CaptureConfig
 from .errors import Interrupted, collecting_signals
-from .models.ranks import Ranks
 from .recording.importance import all_gradients
 from .recording.layout import make_tables, vocabulary_texts
 from .recording.nulls import all_nulls
@@ -26,7 +25,7 @@ from .recording.run_model import all_answers, all_replies, all_scores, fill_rows
 from .settling.data import Items
 from .settling.estimate import estimate, require_space
 from .settling.load import settings_in_memory
-from .settling.provenance import require_same_identity
+from .settling.provenance import data_fingerprint, require_same_identity
 from .settling.settle import Settled, settle, settle_neutral
 
 ProgressCallback = Callable[[CaptureProgress], None]
@@ -175,7 +174,7 @@ def _open_writer(settled: Settled, progress: Report) -> RunWriter:
     started = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     with report_stage(progress, "hash weights"):
         provenance = {**settled.provenance(), "started": started}
-    _require_same_on_all(ranks, provenance)
+    _require_same_on_all(settled, provenance)
     if not ranks.leads:
         ranks.wait()
         return resume_run(place)
@@ -199,9 +198,11 @@ def _open_writer(settled: Settled, progress: Report) -> RunWriter:
     return writer
 
 
-def _require_same_on_all(ranks: Ranks, provenance: Mapping[str, Any]) -> None:
+def _require_same_on_all(settled: Settled, provenance: Mapping[str, Any]) -> None:
     """Raise StoreError if ranks don't have the same model, adapters, data and settings, as rank 0 stores them."""
-    first, *others = ranks.gather(provenance_identity(provenance))
+    # Of data with generated tokens the provenance is that of samples which ranks have exchanged.
+    data = data_fingerprint([*settled.scored, *settled.prompts.values()])
+    first, *others = settled.ranks.gather({**provenance_identity(provenance), "data": data})
     for rank, identity in enumerate(others, start=1):
         what = f"rank {rank} doesn't capture what rank 0 does"
         require_same_identity(first, identity, what, "give all processes the same model, adapters, data and settings")

@@ -1,10 +1,13 @@
 """Processes that join for a capture, or don't; ones that fail later are in test_failing_ranks."""
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from ...tiny import save_model
 
 JOINS = """
 import faulthandler, os, signal, sys, time
@@ -45,6 +48,15 @@ except BaseException as error:
     time.sleep(4)  # torchrun stops the others only once it has ended
     os._exit(2)
 """
+NODES = """
+import os, sys
+import torch
+from lorascope.cli.main import main
+
+torch.set_num_threads(1)
+os.chdir("node" + os.environ["RANK"])
+raise SystemExit(main(["capture", *sys.argv[1:]]))
+"""
 GOES_ON = "; committed rows stay, and the same command goes on"
 OF_OTHERS = {
     "absent": "rank 1 of 2 didn't begin",
@@ -71,3 +83,30 @@ def test_processes_join_again_for_another_capture(launch: Any, tmp_path: Path) -
     assert done.returncode == 0, done.stderr[-3000:]
     # Lines of two processes may run together.
     assert sorted(re.findall(r"\[.*?\]", done.stdout)) == ["[0, 1]", "[0, 1]", "[10, 11]", "[10, 11]"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("file", "options"), [("text.txt", ("--generate", "3")), ("prompts.txt", ())])
+def test_nodes_with_different_files_begin_no_run(
+    file: str,
+    options: Sequence[str],
+    launch: Any,
+    tiny_model: Any,
+    tiny_tokenizer: Any,
+    tiny_adapter: Path,
+    tmp_path: Path,
+) -> None:
+    """Each rank works on half of the samples or prompts of its own file, and ranks exchange what the model wrote."""
+    save_model(tmp_path / "model", tiny_model, tiny_tokenizer)
+    for node in ("node0", "node1"):
+        (tmp_path / node).mkdir()
+        for name in ("text.txt", "prompts.txt"):
+            (tmp_path / node / name).write_text(f"The answer {node if name == file else ''}?\nThe fourth question\n")
+    (tmp_path / "nodes.py").write_text(NODES)
+    words = ["--model", "../model", "--adapter", str(tiny_adapter), "--data", "text.txt", "--out", "../run.zarr"]
+    done = launch(2, "nodes.py", *words, "--window-tokens", "9", "--replies", "prompts.txt", *options)
+    assert done.returncode != 0
+    lines = re.findall(r"^lorascope: error: (.*)$", done.stderr, re.MULTILINE)
+    assert lines
+    assert all(line.startswith("rank 1 doesn't capture what rank 0 does: data: ") for line in lines), lines
+    assert not (tmp_path / "run.zarr").exists()
