@@ -28,8 +28,10 @@ from lorascope.cli.main import main
 torch.set_num_threads(1)
 watch.PATIENCE, watch.GRACE = 6.0, 2.0
 how, *words = sys.argv[1:]
-if how == "differs" and os.environ["RANK"] == "1":
-    words[words.index("--adapter") + 1] = "other"
+if how in ("adapter", "text.txt") and os.environ["RANK"] == "1":
+    os.chdir("elsewhere")
+if how == "settings" and os.environ["RANK"] == "1":
+    words += ["--stream", "pair"]
 
 passes, last = 0, 60 if "--tensor-parallel" in words else 1  # of 88, row 0 is whole by then; alone, rank 0 goes on
 
@@ -62,7 +64,7 @@ GOES_ON = "; committed rows stay, and the same command goes on"
 OF_OTHERS = {
     "raises": r"rank 1 of 2 ended: CUDA out of memory\. Tried to allocate 2 GiB",
     "killed": r"rank 1 of 2 ended without a word \(killed, or out of memory\)",
-    "sleeps": r"rank 1 of 2 hasn't moved for 6 s \(`time\.sleep\(600\)`, .*driver\.py:28\)",
+    "sleeps": r"rank 1 of 2 hasn't moved for 6 s \(`time\.sleep\(600\)`, .*driver\.py:30\)",
     "frozen": r"rank 1 of 2 hasn't answered for 6 s",
 }
 OF_ITSELF = {"raises": [r"CUDA out of memory\. Tried to allocate 2 GiB\."], "sleeps": [OF_OTHERS["sleeps"] + GOES_ON]}
@@ -160,16 +162,30 @@ def test_ranks_with_different_batches_name_the_one_that_failed(words: Any) -> No
 
 
 @pytest.mark.slow
-def test_ranks_with_different_adapters_begin_no_run(words: Any, tiny_adapter: Path) -> None:
-    """An adapter's row layers have whole B on each rank, so that proofs on each would see no difference."""
-    shutil.copytree(tiny_adapter, "other")
-    tensors = load_file("other/adapter_model.safetensors")
-    key = next(key for key in tensors if "o_proj.lora_B" in key)
-    save_file({**tensors, key: tensors[key] + 0.1}, "other/adapter_model.safetensors")
-    code, lines = start("differs", words("run.zarr"), "--tensor-parallel", "2")
+@pytest.mark.parametrize(
+    ("what", "differs"),
+    [("adapter", "adapters."), ("text.txt", "data: "), ("settings", "settings.stream: 'adapted' -> 'pair'; ")],
+)
+def test_ranks_that_differ_begin_no_run(what: str, differs: str, words: Any, tiny_adapter: Path) -> None:
+    """With other data or settings, ranks would make other passes, and wait for each other in vain.
+
+    An adapter's row layers have whole B on each rank, so that proofs on each would see no difference.
+    """
+    own = ["adapter" if word == str(tiny_adapter) else word for word in words("run.zarr")]
+    shutil.copytree("model", "elsewhere/model")
+    shutil.copy("text.txt", "elsewhere")
+    for folder in (Path(), Path("elsewhere")):
+        shutil.copytree(tiny_adapter, folder / "adapter")
+    if what == "adapter":
+        tensors = load_file("elsewhere/adapter/adapter_model.safetensors")
+        key = next(key for key in tensors if "o_proj.lora_B" in key)
+        save_file({**tensors, key: tensors[key] + 0.1}, "elsewhere/adapter/adapter_model.safetensors")
+    if what == "text.txt":
+        Path("elsewhere/text.txt").write_text("question 1 is another one\n" * 30)
+    code, lines = start(what, own, "--tensor-parallel", "2")
     assert code != 0
-    begins, ends = "rank 1 doesn't capture what rank 0 does: adapters.", "model, adapters, data and settings"
-    assert all(line.startswith(begins) and line.endswith(ends) for line in lines), lines
+    begins, ends = "rank 1 doesn't capture what rank 0 does: ", "model, adapters, data and settings"
+    assert all(line.startswith(begins + differs) and line.endswith(ends) for line in lines), lines
     assert not Path("run.zarr").exists()
 
 

@@ -81,6 +81,7 @@ REFUSED_SETTINGS: dict[str, Any] = {"importance": 2, "null_adapters": 3, "codec"
 REFUSED_ADAPTERS: dict[str, tuple[dict[str, Any], str]] = {
     "DoRA": ({"use_dora": True}, "DoRA reads the norms of the frozen weights, which are split over proc.*use_dora"),
     "PiSSA": ({"init_lora_weights": "pissa"}, "its init changes the base weights, which are split over processes here"),
+    "tokens": ({"trainable_token_indices": [3]}, "copies the base's embedding.*; capture it in one process"),
     "copies": ({"modules_to_save": ["lm_head"]}, "copies whole modules of the base.*; capture it in one process"),
 }
 

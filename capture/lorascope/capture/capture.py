@@ -25,8 +25,7 @@ from .recording.run_model import all_answers, all_replies, all_scores, fill_rows
 from .settling.data import Items
 from .settling.estimate import estimate, require_space
 from .settling.load import settings_in_memory
-from .settling.provenance import data_fingerprint, require_same_identity
-from .settling.settle import Settled, settle, settle_neutral
+from .settling.settle import Settled, require_same_on_all, settle, settle_neutral
 
 ProgressCallback = Callable[[CaptureProgress], None]
 
@@ -174,7 +173,7 @@ def _open_writer(settled: Settled, progress: Report) -> RunWriter:
     started = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     with report_stage(progress, "hash weights"):
         provenance = {**settled.provenance(), "started": started}
-    _require_same_on_all(settled, provenance)
+    require_same_on_all(ranks, provenance_identity(provenance))
     if not ranks.leads:
         ranks.wait()
         return resume_run(place)
@@ -196,16 +195,6 @@ def _open_writer(settled: Settled, progress: Report) -> RunWriter:
         writer.begin_mesh(ranks.n_tensor)  # of a model in memory the settings don't say it
     ranks.wait()
     return writer
-
-
-def _require_same_on_all(settled: Settled, provenance: Mapping[str, Any]) -> None:
-    """Raise StoreError if ranks don't have the same model, adapters, data and settings, as rank 0 stores them."""
-    # Of data with generated tokens the provenance is that of samples which ranks have exchanged.
-    data = data_fingerprint([*settled.scored, *settled.prompts.values()])
-    first, *others = settled.ranks.gather({**provenance_identity(provenance), "data": data})
-    for rank, identity in enumerate(others, start=1):
-        what = f"rank {rank} doesn't capture what rank 0 does"
-        require_same_identity(first, identity, what, "give all processes the same model, adapters, data and settings")
 
 
 def _require_room(settled: Settled) -> None:

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import GPT2Config, LlamaConfig, MixtralConfig, Phi3Config, Qwen3Config
+from transformers import CohereConfig, GPT2Config, LlamaConfig, MixtralConfig, Phi3Config, Qwen3Config
 
 from lorascope.capture.models.model import model_on_meta
 from lorascope.capture.models.tensor_plan import require_shardable, split_axis
@@ -47,12 +47,17 @@ REFUSED: dict[str, tuple[Any, int, str]] = {
     "features": (
         LlamaConfig(**SMALL | {"intermediate_size": 97}),
         2,
-        "divide `out_features` of `model.layers.0.mlp.gate_proj` of this LlamaForCausalLM, 97; give a divisor of 97",
+        "divide `out_features` of `model.layers.0.mlp.gate_proj` of this LlamaForCausalLM, 97; give a divisor, or",
     ),
     "no plan": (
         GPT2Config(n_layer=1, n_embd=8, n_head=2),
         2,
         "no plan of how to split a GPT2LMHeadModel; leave it out",
+    ),
+    "norms of heads": (
+        CohereConfig(**SMALL, use_qk_norm=True),
+        2,
+        "doesn't split `model.layers.*.self_attn.q_norm.weight`, of all heads; leave it out",
     ),
     "experts": (MIXTRAL, 2, "splits `model.layers.*.mlp.experts` by 'moe_tp_experts'; leave it out"),
 }

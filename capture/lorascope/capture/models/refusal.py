@@ -132,6 +132,7 @@ def split_problems(config: LoraConfig) -> list[Problem]:
         "use_dora": "DoRA reads the norms of the frozen weights" if config.use_dora else None,
         "init_lora_weights": "its init changes the base weights" if is_residual(config) else None,
         "modules_to_save": "it copies whole modules of the base" if config.modules_to_save else None,
+        "trainable_token_indices": "it copies the base's embedding" if config.trainable_token_indices else None,
     }
     return [
         Problem(place, "split", f"{reason}, which are split over processes here; capture it in one process")
@@ -242,6 +243,6 @@ def _meta_copy(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line of an error's message, or the name of its type if it has no message."""
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
+    """Return the first line of an error's message, and the next after a colon; its type's name without a message."""
+    lines = [line.strip() for line in str(error).strip().splitlines()] or [type(error).__name__]
+    return " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]

@@ -65,13 +65,15 @@ def require_shardable(model: nn.Module, *, tensor_parallel: int, fully_shard: bo
     ways = "leave it out, and spread the model by `fully_shard` or `device_map`"
     if not plan:
         raise ValueError(f"{setting}, but transformers has no plan of how to split a {kind}; {ways}")
-    for path, _ in chain(base.named_modules(), base.named_parameters()):
+    for path, part in chain(base.named_modules(), base.named_parameters()):
         rule = replace_layer_number_by_wildcard(path)
         if plan.get(rule, EMBEDDING) not in _STYLES:
             raise ValueError(f"{setting}, but the plan for a {kind} splits `{rule}` by {plan[rule]!r}; {ways}")
+        if path.endswith("_norm.weight") and part.ndim > 1:  # as of Cohere's `use_qk_norm`
+            raise ValueError(f"{setting}, but the plan for a {kind} doesn't split `{rule}`, of all heads; {ways}")
     if uneven := next(_uneven_sizes(base, n), None):
         what, size = uneven
-        raise ValueError(f"{setting}, which doesn't divide {what} of this {kind}, {size}; give a divisor of {size}")
+        raise ValueError(f"{setting}, which doesn't divide {what} of this {kind}, {size}; give a divisor, or {ways}")
 
 
 def _uneven_sizes(base: Any, n: int) -> Iterator[tuple[str, Any]]:

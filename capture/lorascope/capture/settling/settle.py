@@ -132,6 +132,7 @@ def settle(
             budget = config.budget
             config = settings_to_resume(config, unfinished.attributes.get("provenance", {}))
         data = read_data(config, items)
+        require_same_on_all(ranks, {"settings": {**_stored_settings(config), "device": None}})  # one has its own
         with report_stage(progress, "load model") if model is None else nullcontext():
             loaded = load(config, device, model, tokenizer, hashing)
         with isolated(loaded.model, loaded.device), passes_in_step(loaded.model, loaded.device) as steps:
@@ -166,6 +167,9 @@ def settle_loaded(
     facts = loaded.facts
     scored, omitted = encode_data(data, loaded.tokenizer, config, facts.context_length)
     require_known_tokens(facts.n_known_tokens, scored)
+    prompts = encode_reply_prompts(read_reply_prompts(config.replies), loaded.tokenizer, facts.context_length)
+    if ranks.size > 1:  # before passes that they make together, and before they exchange what the model writes
+        require_same_on_all(ranks, {"data": data_fingerprint([*scored, *prompts.values()])})
     input_ids, attention_mask = pad(probe_samples(scored[0], whole=facts.attends_by_length))
     inputs = {"input_ids": input_ids.to(device), "attention_mask": attention_mask.to(device)}
     preflight = inspect(model, loaded.adapters, stream=config.stream, allow_zero=config.allow_zero, probe=inputs)
@@ -186,7 +190,6 @@ def settle_loaded(
         samples = [sample for part in parts for sample in part]
     recorder = Recorder(components, stream=config.stream)
     dtypes, n_logits = probe(model, recorder, probe_samples(samples[0], whole=facts.attends_by_length), device)
-    prompts = encode_reply_prompts(read_reply_prompts(config.replies), loaded.tokenizer, facts.context_length)
     layers: dict[str, Any] = {"components": components, "dtypes": dtypes, "device": device, "n_logits": n_logits}
     inner = None if config.neutral is None else longest_layout(config, facts, loaded.tokenizer, **layers)
     neutral_bytes = 0 if inner is None else estimate(inner.spec).needed_bytes
@@ -310,6 +313,14 @@ def require_same_capture(settled: Settled, run: Run, expected: Mapping[str, Any]
             f"{len(lost)} chunks that were written into `{out}` are missing, {lost[0]!r} first; "
             "put them back, or capture into a new folder"
         )
+
+
+def require_same_on_all(ranks: Ranks, identity: Mapping[str, Any]) -> None:
+    """Raise StoreError on every rank if one of them captures something else, by an identity of JSON values."""
+    first, *others = ranks.gather(identity)
+    for rank, other in enumerate(others, start=1):
+        what = f"rank {rank} doesn't capture what rank 0 does"
+        require_same_identity(first, other, what, "give all processes the same model, adapters, data and settings")
 
 
 @contextmanager
