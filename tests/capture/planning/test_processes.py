@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from lorascope.capture import CaptureConfig
 from lorascope.capture.planning.meta import attach_on_meta, load_on_meta
@@ -115,15 +117,18 @@ def test_fsdp_shards_all_weights_and_puts_two_units_together(plan_of: Any, tiny_
 
 
 RANKS = """
-import sys
+import os, sys
 import torch
-from lorascope.capture import load_model
+from peft import LoraConfig, get_peft_model
+from transformers import AutoModelForCausalLM
+from transformers.distributed import DistributedConfig
+from lorascope.capture import capture, load_model
 from lorascope.capture.models.adapter import attach_adapters
 from lorascope.capture.models.ranks import join_ranks
 
 torch.set_num_threads(1)
 with join_ranks(torch.device("cpu")) as ranks:
-    model, _ = load_model("model", tensor_parallel=int(sys.argv[1]), fully_shard=sys.argv[2] == "True")
+    model, tokenizer = load_model("model", tensor_parallel=int(sys.argv[1]), fully_shard=sys.argv[2] == "True")
     model = attach_adapters(model, {"default": "adapter"})
     parts = [getattr(weight, "to_local", lambda: weight)() for weight in (*model.parameters(), *model.buffers())]
     sizes = ranks.gather(sum(part.nbytes for part in parts))
@@ -133,6 +138,13 @@ with join_ranks(torch.device("cpu")) as ranks:
             load_model("odd", tensor_parallel=2)
         except ValueError as error:
             print("refused", error)
+    if sys.argv[1] == "2":  # transformers splits 97 features too, into 49 and 48
+        split = AutoModelForCausalLM.from_pretrained("wide", distributed_config=DistributedConfig(tp_size=2))
+        split = get_peft_model(split, LoraConfig(r=2, target_modules=["gate_proj"], task_type="CAUSAL_LM"))
+        try:
+            capture(split, [{"text": "a text"}], "wide.zarr", tokenizer=tokenizer, allow_zero=True)
+        except ValueError as error:
+            os.write(1, f"in memory {ranks.rank} {error}\\n".encode())
 """
 
 
@@ -143,6 +155,8 @@ def test_two_processes_hold_what_was_planned(plan_of: Any, tmp_path: Path, way: 
     (tmp_path / "ranks.py").write_text(RANKS)
     odd = json.loads((shutil.copytree(tmp_path / "model", tmp_path / "odd") / "config.json").read_text())
     (tmp_path / "odd/config.json").write_text(json.dumps({**odd, "num_key_value_heads": 1}))
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "model")
+    save_model(tmp_path / "wide", llama(len(tokenizer), intermediate_size=97), tokenizer)
     launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "ranks.py"]
     done = subprocess.run(
         [sys.executable, *launch, str(way.get("tensor_parallel", 1)), str(way.get("fully_shard", False))],
@@ -158,6 +172,16 @@ def test_two_processes_hold_what_was_planned(plan_of: Any, tmp_path: Path, way: 
     assert len(held) == 2
     assert max(map(int, held)) == planned
     assert "refused `tensor_parallel` is 2, which doesn't divide `num_key_value_heads`" in done.stdout
+    refused = r"^in memory [01] .* doesn't divide `out_features` of `model\.layers\.0\.mlp\.gate_proj` .*, 97; give"
+    assert len(re.findall(refused, done.stdout, re.MULTILINE)) == (2 if way.get("tensor_parallel") else 0), done.stdout
+
+
+def test_trained_tokens_of_a_split_embedding_are_a_problem(plan_of: Any, tmp_path: Path) -> None:
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "model")
+    lora = LoraConfig(target_modules=["o_proj"], trainable_token_indices=[3], task_type="CAUSAL_LM")
+    get_peft_model(model, lora).save_pretrained(tmp_path / "trained")
+    made = plan_of(tensor_parallel=2, adapter=str(tmp_path / "trained"), allow_zero=True)
+    assert any("embedding" in problem.message for problem in made.problems), made.problems
 
 
 @pytest.mark.parametrize(

@@ -85,5 +85,6 @@ def _uneven_sizes(base: Any, n: int) -> Iterator[tuple[str, Any]]:
             yield f"`{name}`", heads
     for path, style, module in split_layers(base):
         features = {"colwise": "out_features", "rowwise": "in_features"}.get(style)
-        if features and getattr(module, features) % n:
-            yield f"`{features}` of `{path}`", getattr(module, features)
+        layer = getattr(module, "base_layer", module)  # a wrapper of PEFT's has the features of a part
+        if features and getattr(layer, features) % n:
+            yield f"`{features}` of `{path}`", getattr(layer, features)

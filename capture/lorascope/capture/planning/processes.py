@@ -83,7 +83,7 @@ def link_bytes(
     summed = gathered = factors = 0  # bytes of a token; factors are summed in the pass with the adapter alone
     for _, style, module in split_layers(base):
         if style == EMBEDDING:
-            summed += module.embedding_dim * base.dtype.itemsize
+            summed += next(module.parameters()).shape[-1] * base.dtype.itemsize  # PEFT may have wrapped it
         elif style in ROWS:
             summed += module.out_features * base.dtype.itemsize
         elif style in COLUMNS - {"colwise"}:

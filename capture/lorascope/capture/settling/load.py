@@ -18,6 +18,7 @@ from ..models.preflight import captured_adapters
 from ..models.refusal import is_residual, part_problems, plan_problems, raise_for_problems, split_problems
 from ..models.shards import is_sharded, layer_shards
 from ..models.sharing import layer_sharing
+from ..models.tensor_plan import require_shardable
 from ..models.training_record import describe_sharing
 from ..models.weights import Hash, Hashed, base_tensors, hash_at_once, plain_model
 from .data import Items, name_data
@@ -77,8 +78,10 @@ def load(
         if is_sharded(model):
             require_splittable(config, {name: model.peft_config[name] for name in names})
             raise_for_problems(part_problems(model), ", ".join(names))
-        for name in names if layer_shards(model) else ():
-            raise_for_problems(plan_problems(model, adapted_modules(model, name)), name)
+        if shards := layer_shards(model):
+            require_shardable(model, tensor_parallel=shards.size, fully_shard=False)
+            for name in names:
+                raise_for_problems(plan_problems(model, adapted_modules(model, name)), name)
     else:
         settings = {name: read_adapter(folder)[0] for name, folder in config.adapters.items()}  # before loading
         if config.is_split:
