@@ -113,5 +113,7 @@ def belongs_to_adapter(key: str, trained: tuple[str, ...]) -> bool:
     `trained` are the names of modules that the adapter replaces as a whole (`modules_to_save`).
     """
     names = key.split(".")
-    is_trained = any(name.startswith("lora_") or name == "token_adapter" or name.endswith(trained) for name in names)
+    if any(name.startswith("lora_") for name in names):  # also below `base_layer`, in a layer that PEFT wrapped twice
+        return True
+    is_trained = any(name == "token_adapter" or name.endswith(trained) for name in names)
     return is_trained and "base_layer" not in names

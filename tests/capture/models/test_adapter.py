@@ -25,6 +25,7 @@ from lorascope.capture.models.adapter import adapter_identity, attach_adapter, a
 from lorascope.capture.models.refusal import AdapterError, is_residual
 from lorascope.stores import expressions
 
+from ...mixtures import KINDS, lora_on_experts, mixture
 from ...tiny import llama
 from ..recorded import adapt
 
@@ -303,6 +304,21 @@ def test_analysis_hashes_an_adapter_as_capture_does(tiny_adapter: Path) -> None:
     )
     with pytest.raises(ValueError, match=r"'lm_head.weight' is of type 'I64'; save it in float32"):
         hash_adapter(tiny_adapter)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_identity_has_both_parameters_of_experts(tmp_path: Path, kind: str) -> None:
+    """PEFT wraps a module of experts twice, and the keys of the inner wrapper have a `base_layer`."""
+    adapted = lora_on_experts(mixture(kind))
+    adapted.save_pretrained(tmp_path)
+    weights = load_file(tmp_path / WEIGHTS)
+    assert any(".base_layer.lora_A" in key for key in weights)
+    identity = adapter_identity(tmp_path)
+    assert identity["n_parameters"] == sum(value.numel() for value in weights.values())
+    assert identity["sha256"] == adapter_identity(adapted)["sha256"]
+    inner = next(key for key in weights if ".base_layer.lora_B" in key)
+    rewrite(tmp_path, lambda tensors: tensors | {inner: -tensors[inner]})
+    assert adapter_identity(tmp_path)["sha256"] != identity["sha256"]
 
 
 def test_identity_says_what_the_adapter_is(tiny_adapter: Path) -> None:
