@@ -207,9 +207,9 @@ def test_public_objects_are_those_we_promise() -> None:
         "truncate_adapter",
     }  # fmt: skip
     assert lorascope.stores.__all__ == [
-        "Adapter", "Component", "Place", "Problem", "RowWritten", "Run", "RunSpec", "RunWriter", "StoreError",
-        "Verdict", "clear_torn", "create_run", "open_place", "open_run", "pull", "resume_run", "run_state",
-        "verify", "widen",
+        "Adapter", "Component", "ExpertBlock", "Place", "Problem", "RowWritten", "Run", "RunSpec", "RunWriter",
+        "StoreError", "Verdict", "clear_torn", "create_run", "open_place", "open_run", "pull", "resume_run",
+        "run_state", "verify", "widen",
     ]  # fmt: skip
 
 

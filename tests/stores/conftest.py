@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +103,8 @@ def make_blocks(writer: RunWriter, row: int, rng: np.random.Generator) -> dict[s
         name = path.rpartition("/")[2]
         if "/changes/" in path:  # ids below 7, probabilities, nats
             values = rng.integers(7, size=values.shape) if dtype == np.int32 else np.abs(values) % np.float32(1)
+        if path.startswith("experts/") and dtype == np.int32:
+            values = rng.integers(5, size=values.shape)
         if name in ("js", "swallowed"):
             values = np.abs(values) % np.float32(0.69)
         if name in ("nll", "kl", "ablation", "base_norm", "delta_norm", "effective_width"):
@@ -148,10 +150,13 @@ def make_run(tmp_path: Path) -> Iterator[Callable[..., SmallRun]]:
         delta_source: tuple[str, ...] = (),
         importance: tuple[int, int] | None = None,
         n_variants: int = 0,
+        paths: tuple[str, ...] = (),
         **spec_options: Any,
     ) -> SmallRun:
         rng = np.random.default_rng(0)
         components = make_components(dtypes)
+        if paths:
+            components = tuple(replace(c, path=path) for c, path in zip(components, paths, strict=True))
         spec = RunSpec(
             stream=stream,
             components=components,

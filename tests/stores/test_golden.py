@@ -126,3 +126,24 @@ def test_copy_of_an_older_version_is_of_today(tmp_path: Path, version: int) -> N
     assert verify(copy.path).ok
     for component in source.component_paths:
         np.testing.assert_array_equal(copy.base(component).values, source.base(component).values)
+
+
+def test_routing_of_experts_stays_readable() -> None:
+    store = GOLDEN / "v3-experts.zarr"
+    expected = json.loads((GOLDEN / "v3-experts.json").read_text())
+    run, tree = open_run(store), xr.open_datatree(store, engine="zarr", chunks={})
+    assert run.attributes["optional_groups"] == ["experts"]
+    assert verify(store).ok
+    assert bytes(run.digest(0)).hex() == expected["digest"]
+    assert run.attributes["static_digest"] == expected["static_digest"]
+    read: dict[str, Any] = {}
+    for component in run.component_paths:
+        for name, array in run.experts(component).items():
+            block = component.rsplit(".", 2)[0]
+            read[f"experts/{block if name.endswith(('expert', 'weight')) else component}/{name}"] = array.values
+    assert read.keys() == expected["experts"].keys()
+    for path, values in expected["experts"].items():
+        np.testing.assert_array_equal(read[path], np.array(values, read[path].dtype))
+        np.testing.assert_array_equal(tree[path].values, read[path])
+    attributes = [run.experts(component).attrs for component in run.component_paths]
+    assert attributes == [{"n_experts": 6, "applied_to": "output"}, {"n_experts": 6, "applied_to": "input"}]

@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from .checking.verify import Verdict, verify
     from .copying.pull import pull
     from .errors import Problem, StoreError
-    from .format.spec import Adapter, Component, RunSpec
+    from .format.spec import Adapter, Component, ExpertBlock, RunSpec
     from .format.stored_array import widen
     from .places.place import Place, open_place
     from .reading.read import open_run
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Adapter",
     "Component",
+    "ExpertBlock",
     "Place",
     "Problem",
     "RowWritten",

@@ -9,7 +9,7 @@ from lorascope.stores.format.layout import NEUTRAL, is_kept_with_states
 
 PARTS = (
     *("base", "adapted", "factor", "lora_B", "delta", "js", "reductions", "changes", "importance", "replies"),
-    *("nulls", "vocabulary", "unembedding", "tables"),
+    *("nulls", "experts", "vocabulary", "unembedding", "tables"),
 )
 """Parts of a store in the order in which they are listed; `tables` has all that no other part has."""
 STORED_MEASURES = ("delta_norm", "swallowed", "kl", "ablation")

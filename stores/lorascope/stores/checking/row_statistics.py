@@ -58,7 +58,7 @@ def value_problems(
     elif name in ALLOWED_RANGES and not path.startswith("states/"):
         yield from _reduction_problems(key, name, block.reshape(len(block), -1), unadapted)
     else:
-        yield from _vector_problems(key, block, row, is_state=path.startswith("states/"))
+        yield from _vector_problems(key, block.reshape(len(block), -1), row, is_state=path.startswith("states/"))
 
 
 def _reduction_problems(key: str, name: str, block: np.ndarray, unadapted: np.ndarray | None) -> Iterator[Problem]:

@@ -14,7 +14,7 @@ from ..checking.verify import require_as_written, verify
 from ..errors import StoreError
 from ..format.digests import combine_row_digests
 from ..format.layout import GROUPS, array_specs
-from ..format.spec import CODECS, ROW_TOKENS, Adapter, Codec, RunSpec
+from ..format.spec import CODECS, ROW_TOKENS, Adapter, Codec, RunSpec, block_path
 from ..names import Patterns, pattern_list, require_choice
 from ..places.file_lock import run_lock
 from ..places.place import open_place
@@ -142,9 +142,12 @@ def _slice_spec(run: Run, part: Slice, measured: Mapping[str, np.ndarray]) -> Ru
     n_rows = -(-len(part.tokens) // ROW_TOKENS)
     with_states = run.with_states.values[part.tokens]
     state_rows = tuple(bool(with_states[row * ROW_TOKENS : (row + 1) * ROW_TOKENS].all()) for row in range(n_rows))
+    components = tuple(whole.components[index] for index in part.components)
+    blocks = {block_path(component.path) for component in components}
     return replace(
         whole,
-        components=tuple(whole.components[index] for index in part.components),
+        components=components,
+        experts=tuple(block for block in whole.experts if block.path in blocks),
         adapters=tuple(
             _slice_adapter(adapter, part, measured) for adapter in whole.adapters if adapter.name in part.adapters
         ),

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from .spec import DTYPES, ROW_TOKENS, Adapter, Component, RunSpec
+from .spec import DTYPES, ROW_TOKENS, Adapter, Component, ExpertBlock, RunSpec, block_path
 from .tables import (
     ADAPTER_COLUMNS,
     CHANGE_COLUMNS,
@@ -107,22 +107,24 @@ def is_sealed(attributes: Mapping[str, Any]) -> bool:
 
 
 def is_kept_with_states(path: str) -> bool:
-    """Return whether the array at `path` exists only in rows that keep states: base, adapted, factor, delta."""
+    """Return whether the array at `path` exists only in rows that keep states: base, adapted, factor, delta, z."""
     parts = path.split("/")
-    return parts[0] == "states" or (parts[0] == "adapters" and parts[2] in ("factor", "delta"))
+    is_z = parts[0] == "experts" and parts[2:] == ["z"]
+    return parts[0] == "states" or is_z or (parts[0] == "adapters" and parts[2] in ("factor", "delta"))
 
 
 def is_measure(path: str) -> bool:
-    """Return whether the array at `path` has measures of tokens or next-token changes; values may be missing."""
+    """Return whether the array at `path` has routing, measures of tokens or next-token changes; some may be missing."""
     first, *rest = path.split("/")
     measures = {"js", "swallowed", "delta_norm", "kl", "changes", "ablation"}
-    return first == "reductions" or (first == "adapters" and rest[1] in measures)
+    is_of_experts = first == "experts" and rest[1:] != ["z"]
+    return first == "reductions" or is_of_experts or (first == "adapters" and rest[1] in measures)
 
 
 def single_component(path: str) -> str | None:
     """Return the component that an array's path names; None for an array of several components or of none."""
     parts = path.split("/")
-    if parts[0] == "states":
+    if parts[0] == "states" or (parts[0] == "experts" and block_path(parts[1])):
         return parts[1]
     return parts[3] if parts[0] == "adapters" and parts[2] in FOLDERS_BY_COMPONENT else None
 
@@ -160,12 +162,14 @@ def array_specs(spec: RunSpec) -> Iterator[ArraySpec]:
         yield from _state_arrays(spec, component)
     for adapter in spec.adapters:
         yield from _adapter_arrays(spec, adapter)
+    for block in spec.experts:
+        yield from _expert_arrays(spec, block)
     if spec.n_vocabulary:
         yield _column_array("vocabulary", VOCABULARY_TEXT, spec.n_vocabulary, "vocabulary")
 
 
 def _column_array(table: str, column: Column, length: int, dim: str) -> ArraySpec:
-    """Return the specification of a table's column: an array along `dim`, the table's entries, and any second axis."""
+    """Return the specification of a table's column: an array along `dim`, the table's entries, and any further axes."""
     widths = tuple(width for _, width in column.axis)
     return ArraySpec(
         path=f"{table}/{column.name}",
@@ -192,7 +196,7 @@ def _token_array(
 ) -> ArraySpec:
     """Return the specification of an array (token, ...) that is written row by row.
 
-    `axis` is the name and length of its second axis, if it has one.
+    `axis` are the names and lengths of its further axes.
     """
     folder, _, name = path.rpartition("/")
     known: Any = {"name": name, "dtype": dtype, "fill": fill, "axis": axis, "optional": optional}
@@ -272,6 +276,31 @@ def _adapter_arrays(spec: RunSpec, adapter: Adapter) -> Iterator[ArraySpec]:
         yield _column_array(f"{root}/nulls", whole, spec.n_samples, "sample")
     if spec.states != "none":
         yield from _delta_arrays(spec, adapter, root)
+
+
+def _expert_arrays(spec: RunSpec, block: ExpertBlock) -> Iterator[ArraySpec]:
+    """Yield the specifications of a block's routing, and of each chosen expert's measures and z by component."""
+    choice = ("choice", block.n_choices)
+    known: dict[str, Any] = {"n_experts": block.n_experts, "applied_to": block.applied_to}
+    passes = {"": ""} | ({"base_": " in the pass without the adapter"} if spec.stream == "pair" else {})
+    for prefix, which in passes.items():
+        root = f"experts/{block.path}/{prefix}"
+        meaning = f"expert that the token was routed to{which}"
+        yield _token_array(spec, f"{root}expert", meaning, choice, dtype="int32", fill=-1, **known)
+        meaning = f"weight of this expert, as the router gives it{which}"
+        yield _token_array(spec, f"{root}weight", meaning, choice, units="1", **known)
+    for component, rank in zip(spec.components, spec.adapters[0].rank, strict=True):
+        if rank == 0 or block_path(component.path) != block.path:
+            continue
+        root = f"experts/{component.path}"
+        meaning = "Jensen-Shannon divergence of softmax(base) and softmax(base + delta) of the expert's own output"
+        yield _token_array(spec, f"{root}/js", meaning, choice, units="nat")
+        for name in ("base", "delta"):
+            meaning = f"Euclidean norm of {name} of the expert's own output, before its weight"
+            yield _token_array(spec, f"{root}/{name}_norm", meaning, choice)
+        if spec.states != "none":
+            meaning = "z: the expert's own part of the adapter's factor on the input's side, times the input"
+            yield _token_array(spec, f"{root}/z", meaning, choice, ("rank", rank))
 
 
 def _importance_arrays(root: str, n_passes: int, n_directions: int) -> Iterator[ArraySpec]:

@@ -29,6 +29,8 @@ Ablate = Literal["components", "layers", "kinds"]
 ABLATE: tuple[Ablate, ...] = ("components", "layers", "kinds")
 MAX_COMPONENTS = 16_384
 """Most components of a run: twenty times the linear layers of the largest models."""
+MAX_EXPERTS = 32_767
+"""Most experts of a block: sixty times those of the largest mixtures."""
 MAX_REPLIES = 65_536
 """Most replies of an adapter, so that each column of them is one chunk."""
 
@@ -41,6 +43,7 @@ DTYPES: Mapping[str, tuple[np.dtype, int | float]] = {
 
 
 _VALID_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]*")
+_EXPERT_PARAMETER = re.compile(r"(?P<block>.+)\.experts\.[^.]+")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,6 +136,38 @@ class Adapter:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ExpertBlock:
+    """Block of a mixture of experts whose routing is stored: its path and its numbers of experts.
+
+    Its components are the adapted parameters of its experts, `<path>.experts.<parameter>`; see `block_path`.
+    """
+
+    path: str
+    """Module path in the plain model, e.g. `model.layers.3.mlp`."""
+    n_experts: int
+    n_choices: int
+    """Number of experts that each token is routed to."""
+    applied_to: Literal["output", "input"] = "output"
+    """Factor of the router's weights in their product: the experts' output, or their input as in Llama 4."""
+
+    def __post_init__(self) -> None:
+        """Raise ValueError if the path can't name a folder, or a number or `applied_to` is impossible."""
+        _require_valid_name("block", self.path)
+        numbers = {"n_experts": (self.n_experts, MAX_EXPERTS), "n_choices": (self.n_choices, self.n_experts)}
+        for name, (value, most) in numbers.items():
+            if type(value) is not int or not 1 <= value <= most:
+                raise ValueError(f"`{name}` of block {self.path!r} is {value!r}; allowed are 1 to {most}")
+        if self.applied_to not in ("output", "input"):
+            raise ValueError(f"`applied_to` of block {self.path!r} is {self.applied_to!r}; allowed: 'output', 'input'")
+
+
+def block_path(component: str) -> str | None:
+    """Return the path of the block whose experts have this component as a parameter; None for another layer."""
+    match = _EXPERT_PARAMETER.fullmatch(component)
+    return match and match["block"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunSpec:
     """Specification of a run: everything that decides which arrays it has and their sizes."""
 
@@ -157,6 +192,8 @@ class RunSpec:
     """Names of these parts: paths of components, numbers of layers, or kinds."""
     n_replies: int = 0
     """Number of each adapter's replies to prompts: prompts times scales; 0 if they weren't asked for."""
+    experts: tuple[ExpertBlock, ...] = ()
+    """Blocks of experts whose routing is stored, with measures of each expert that a token was routed to."""
     codec: Codec = "default"
     token_text: bool = True
     """Whether each token's text is stored, so that a report needs no tokenizer."""
@@ -185,6 +222,9 @@ class RunSpec:
             raise ValueError(
                 f"`ablate` is {self.ablate!r} of {len(self.adapters)} adapters; allowed are {ABLATE}, of one adapter"
             )
+        if self.experts and len(self.adapters) != 1:
+            raise ValueError(f"`experts` goes with one adapter, not {len(self.adapters)}")
+        _require_unique("block", [block.path for block in self.experts])
         _require_unique("component", [c.path for c in self.components])
         _require_unique("adapter", [a.name for a in self.adapters])
         for adapter in self.adapters:

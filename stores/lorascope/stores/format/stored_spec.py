@@ -1,6 +1,7 @@
 """Specification of a stored run, from its attributes and tables."""
 
-from collections.abc import Callable, Iterable, Mapping
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -8,11 +9,12 @@ import numpy as np
 from zarr.core.metadata import ArrayV3Metadata
 
 from .layout import ArraySpec, array_specs
-from .spec import MAX_COMPONENTS, Adapter, Component, RunSpec
+from .spec import MAX_COMPONENTS, Adapter, Component, ExpertBlock, RunSpec
 from .stored_array import StoredArray
 from .tables import TABLES, VOCABULARY_TEXT, find_column
 
 ArrayDescription = ArrayV3Metadata | StoredArray
+_ROUTING = re.compile(r"(experts/[^/]+/)(?:base_)?expert")
 
 
 def stored_spec(
@@ -58,6 +60,10 @@ def stored_spec(
 def describe_array(path: str, arrays: Mapping[str, ArrayV3Metadata]) -> StoredArray:
     """Return the description of the array at `path` among a run's arrays, with the limits of a column's values."""
     array, column = StoredArray.from_metadata(path, arrays[path]), find_column(path)
+    routing = _ROUTING.fullmatch(path)
+    if routing and (first := f"{routing[1]}expert") in arrays:
+        n_experts: Any = arrays[first].attributes["n_experts"]
+        return replace(array, limits=(0, n_experts - 1))
     if column is None or column.low is None:
         return array
     high = _table_length(arrays, column.high) - 1 if isinstance(column.high, str) else column.high
@@ -113,6 +119,7 @@ def _run_spec(
         n_replies=max((_n_replies(arrays, adapter.name) for adapter in adapters), default=0),
         components=components,
         adapters=adapters,
+        experts=tuple(_expert_blocks(arrays)),
         format_version=attributes["format_version"],
     )
 
@@ -126,6 +133,16 @@ def _stored_shape(
     if len(array.shape) != 2 or array.shape[0] < 1 or array.shape[1] < least:
         raise ValueError(f"`shape` of {path!r} is {array.shape}; it must be {expected}")
     return (array.shape[0], array.shape[1])
+
+
+def _expert_blocks(arrays: Mapping[str, ArrayDescription]) -> Iterator[ExpertBlock]:
+    """Yield the blocks of experts whose routing is among a run's arrays; ValueError if their numbers are impossible."""
+    for path, array in arrays.items():
+        group, *names = path.split("/")
+        if group == "experts" and names[1:] == ["expert"]:
+            known: dict[str, Any] = {name: array.attributes.get(name) for name in ("n_experts", "applied_to")}
+            n_choices = array.shape[1] if len(array.shape) == 2 else 0
+            yield ExpertBlock(path=names[0], n_choices=n_choices, **known)
 
 
 def _n_replies(arrays: Mapping[str, ArrayDescription], adapter: str) -> int:

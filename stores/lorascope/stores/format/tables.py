@@ -34,7 +34,7 @@ class Column:
     optional: bool = False
     """Whether it may be missing, since it wasn't asked for or older writers didn't know it."""
     axis: tuple[tuple[str, int], ...] = ()
-    """Name and length of its second axis, if it has one."""
+    """Names and lengths of its further axes."""
 
 
 def _text_column(name: str, meaning: str, *, optional: bool = False) -> Column:

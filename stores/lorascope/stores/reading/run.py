@@ -15,7 +15,7 @@ import xarray as xr
 
 from ..errors import StoreError
 from ..format.layout import BITS_NOTE, is_kept_with_states
-from ..format.spec import ROW_TOKENS
+from ..format.spec import ROW_TOKENS, block_path
 from ..format.stored_array import StoredArray
 from ..format.tables import (
     CHANGE_COLUMNS,
@@ -40,6 +40,8 @@ from .walk import walk_rows
 Samples = str | Sequence[str] | None
 """Ids of samples whose tokens are read; None for all."""
 ADAPTER_REDUCTIONS = ("js", "swallowed", "delta_norm", "kl")
+EXPERT_VARIABLES = ("expert", "weight", "base_expert", "base_weight", "js", "base_norm", "delta_norm", "z")
+"""Arrays of a block's routing, and of a component's measures by expert, as far as a run has them."""
 BASE_REDUCTIONS = ("base_norm", "effective_width")
 """Stored measures per token that depend on base alone, not on the adapter."""
 
@@ -495,6 +497,37 @@ class Run:
             variables[column.name] = (array.dims, self._row_array(array.path).to_dask(), _attributes_of(array))
         changes = xr.Dataset(variables, coords=self.token_labels)
         return changes if sample is None else changes.isel(token=sample_token_places(self.samples, sample))
+
+    def experts(self, component: str, *, sample: Samples = None) -> xr.Dataset:
+        """Return which experts each token was routed to, and what the adapter changes in each, a lazy Dataset.
+
+        `component` is a parameter of a block of experts, such as `model.layers.3.mlp.experts.down_proj`.
+
+        Returns
+        -------
+        xarray.Dataset
+            For each token and each of its experts (token, choice): `expert`, its index, int32, and `weight`, as the
+            router gives it; `base_expert` and `base_weight`, those of the pass without the adapter, in stream `pair`;
+            `js` in nats, `base_norm` and `delta_norm` of the expert's own output before its weight; and, in runs with
+            states, `z` (token, choice, rank), the adapter's inner activations. Attributes are `n_experts` of the block
+            and `applied_to`, what the weights are multiplied with: `output` of the experts, or `input` as in Llama 4.
+
+        Raises
+        ------
+        StoreError
+            If the run has no such component, or no routing of it.
+        """
+        self._component_index(component)
+        routing = f"experts/{block_path(component)}"
+        if f"{routing}/expert" not in self.arrays:
+            raise StoreError(f"{self.place.name!r} holds no routing of {component!r}, which is no parameter of experts")
+        variables = {}
+        for path in (f"{folder}/{name}" for folder in (routing, f"experts/{component}") for name in EXPERT_VARIABLES):
+            if (array := self.arrays.get(path)) is not None:
+                variables[path.rpartition("/")[2]] = array.dims, self._row_array(path).to_dask(), _attributes_of(array)
+        attrs = {name: self.arrays[f"{routing}/expert"].attributes[name] for name in ("n_experts", "applied_to")}
+        experts = xr.Dataset(variables, coords=self.token_labels, attrs=attrs)
+        return experts if sample is None else experts.isel(token=sample_token_places(self.samples, sample))
 
     def vocabulary(self) -> np.ndarray:
         """Return the text of each token id, as the tokenizer decodes it alone, str as object (vocabulary,).
