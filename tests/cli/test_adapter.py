@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from safetensors.numpy import save_file
+from safetensors.numpy import load_file, save_file
 
 from lorascope.cli import screen
 from lorascope.cli.main import main
@@ -77,6 +77,40 @@ def test_untrained(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     out = run(capsys, write(tmp_path / "lora", scale=0))
     assert "untrained: s B A is zero in every component" in out
     assert cells(out, "q_proj") == [["q_proj", "6", "0", "0 to 0", "n/a of 2", "n/a", "n/a"]]
+
+
+def write_mixture(folder: Path) -> Path:
+    """Three experts of rank 2: in `down_proj` expert i has the norm 2 * sqrt(2) * (i + 1), in `gate_up_proj` 2."""
+    path = write(folder, n_layers=1, kinds=("q_proj",))
+    tensors = load_file(folder / "adapter_model.safetensors")
+    module = "base_model.model.model.layers.0.mlp.experts"
+    eye = np.eye(2)
+    tensors[f"{module}.lora_A.weight"] = np.tile(eye, (3, 3))
+    tensors[f"{module}.lora_B.weight"] = np.einsum("ir,e->ire", eye, [1, 2, 3]).reshape(2, 6) / np.sqrt(3)
+    tensors[f"{module}.base_layer.lora_A.weight"] = np.tile(eye, (3, 1))
+    tensors[f"{module}.base_layer.lora_B.weight"] = np.repeat(np.eye(12, 2), 3, axis=1) / np.sqrt(2)
+    save_file(tensors, folder / "adapter_model.safetensors")
+    settings = {"peft_type": "LORA", "r": 2, "lora_alpha": 4, "target_parameters": ["down_proj", "gate_up_proj"]}
+    (folder / "adapter_config.json").write_text(json.dumps(settings))
+    return path
+
+
+def test_experts(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    folder = write_mixture(tmp_path / "lora")
+    assert "Experts" not in run(capsys, folder)
+    out = run(capsys, folder, "--full")
+    assert cells(out, "experts.down_proj")[0][4] == "5.50 of 6"  # exp of the entropy of 1, 1, 2, 2, 3, 3
+    table = out[out.index("Experts with the largest and the smallest norm of s B A in lora") :]
+    assert cells(table, "model.layers.0.mlp.experts.d")[0][1:] == ["3", "8.49 (expert 2)", "2.83 (expert 0)"]
+    assert not cells(run(capsys, folder, "--full", "--component=*.q_proj"), "model.layers.0.mlp")
+    (answer,) = json.loads(run(capsys, folder, "--json", "--component=*.down_proj"))["adapters"]
+    assert [(row["kind"], row["n_experts"], row["rank"]) for row in answer["rows"]] == [("experts.down_proj", 3, 2)]
+    assert [row["expert"] for row in answer["experts"]] == [0, 1, 2]
+    norms = [row["frobenius_norm"] for row in answer["experts"]]
+    np.testing.assert_allclose(norms, 2 * np.sqrt(2) * np.array([1, 2, 3]))
+    assert answer["experts"][0].keys() >= {"component", "kind", "layer", "effective_rank", "stable_rank", "share"}
+    (plain,) = json.loads(run(capsys, write(tmp_path / "plain"), "--json"))["adapters"]
+    assert plain["experts"] == []
 
 
 def test_several_side_by_side(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
     from . import figures as figures
     from . import report as report
-    from .adapters.adapter import adapter_report
+    from .adapters.adapter import adapter_experts, adapter_report
     from .against.judge import verify_against
     from .against.server import server_nll
     from .changes.changes import changes
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from .viewing.view import view
 
 __all__ = [
+    "adapter_experts",
     "adapter_report",
     "changes",
     "compare_measures",

@@ -53,9 +53,13 @@ def read_adapter_settings(folder: Path) -> dict[str, Any]:
         raise ValueError(f"`peft_type` {where} is {peft_type}; only 'LORA' can be measured")
     if "r" not in settings or "lora_alpha" not in settings:
         raise ValueError(f"{str(path)!r} lacks `r` or `lora_alpha`; save the adapter again with PEFT")
-    for name in ("rank_pattern", "alpha_pattern"):
-        if not isinstance(settings.get(name) or {}, dict):
-            raise ValueError(f"`{name}` {where} is {reprlib.repr(settings[name])}; it maps layers to numbers")
+    for name, kind, meaning in (
+        ("rank_pattern", dict, "maps layers to numbers"),
+        ("alpha_pattern", dict, "maps layers to numbers"),
+        ("target_parameters", list, "lists names of parameters"),
+    ):
+        if not isinstance(settings.get(name) or kind(), kind):
+            raise ValueError(f"`{name}` {where} is {reprlib.repr(settings[name])}; it {meaning}")
     for rank in (settings["r"], *(settings.get("rank_pattern") or {}).values()):
         if type(rank) is not int or not 1 <= rank <= MAX_RANK:
             raise ValueError(

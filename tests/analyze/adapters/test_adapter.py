@@ -271,7 +271,10 @@ def test_progress_counts_components(tmp_path: Path) -> None:
         ({"alpha_pattern": {"q(": 8}}, r"`alpha_pattern` of adapter '.*' has 'q\(', no regular expression"),
         ({"rank_pattern": {"(?i)q": 8}}, r"`rank_pattern` of adapter '.*' has '\(\?i\)q', no regular"),
         ({"kasa_config": {"beta": 1}}, r"`kasa_config` of adapter '.*' is {'beta': 1}: its change isn't one product"),
-        ({"target_parameters": ["experts.up"]}, r"`target_parameters` of adapter '.*' is \['experts.up'\]: its"),
+        (
+            {"target_parameters": "experts.up"},
+            r"`target_parameters` of adapter '.*' is 'experts.up'; it lists names",
+        ),
     ],
 )
 def test_configurations_that_are_refused(tmp_path: Path, config: dict[str, Any], message: str) -> None:

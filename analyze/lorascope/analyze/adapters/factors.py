@@ -20,7 +20,7 @@ from lorascope.stores.json_document import read_tensor_header
 if TYPE_CHECKING:  # `read` of an adapter's folder needs no xarray
     from lorascope.stores import Run
 
-UNSUPPORTED_SETTINGS = ("kasa_config", "monteclora_config", "use_bdlora", "use_qalora", "target_parameters")
+UNSUPPORTED_SETTINGS = ("kasa_config", "monteclora_config", "use_bdlora", "use_qalora")
 """Settings of variants whose change of a layer's weight isn't the single product s B A."""
 
 
@@ -82,6 +82,8 @@ TENSOR_KEY = re.compile(
 """Pattern of PEFT's keys, with the adapter's name or, as `save_pretrained` writes them, without."""
 BASE_LAYER = re.compile(r"\.base_layer(?=\.|$)")
 """Part of a path that PEFT adds for the inner layer of a module that it wraps twice."""
+EXPERT_PARAMETERS = ("down_proj", "gate_up_proj")
+"""Stacked weights of a module of experts: that of PEFT's outer wrapper, and that of the wrapper within it."""
 MAX_PATH, MAX_DIGITS = 255, 18
 """Most characters of a layer's path, the limit of a store, and most digits of a number in it, those of an int64."""
 MODULE_ORDER = ("self_attn", "mlp", "q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
@@ -101,14 +103,17 @@ class StoredTensor(NamedTuple):
 
 
 class Branch(NamedTuple):
-    """LoRA factors of one layer in a file, not read yet: A (rank, d_in) and B (d_out, rank)."""
+    """LoRA factors of one layer in a file, not read yet: A (rank, d_in) and B (d_out, rank).
+
+    Those of experts are stacked: A (expert x rank, d_in), and B (d_out, rank x expert).
+    """
 
     path: str
-    """Module path in the plain model, as in runs."""
+    """Path in the plain model, as in runs: of the module, or of the experts' parameter."""
     down: StoredTensor
     up: StoredTensor
     extras: frozenset[str]
-    """Kinds of further tensors of the layer: `B_bias`, `magnitude_vector` (of DoRA), or `embedding`."""
+    """Kinds of further tensors of the layer: `B_bias`, `magnitude_vector` (of DoRA); and `embedding` or `experts`."""
 
 
 def read_tensors(folder: Path) -> dict[str, StoredTensor]:
@@ -205,11 +210,14 @@ def narrow_factor(values: Float64[np.ndarray, "..."], dtype: str) -> np.ndarray:
     return narrow.astype("<u2")
 
 
-def group_tensors(keys: Mapping[str, StoredTensor]) -> tuple[list[Branch], list[str], list[Problem]]:
+def group_tensors(
+    keys: Mapping[str, StoredTensor], settings: Mapping[str, Any]
+) -> tuple[list[Branch], list[str], list[Problem]]:
     """Return layers' LoRA factors (`Branch`) in layer order, keys of other weights, and problems with the rest."""
     layers: dict[str, dict[str, StoredTensor]] = {}
     first: dict[tuple[str, str], str] = {}
-    others, problems, adapters = [], [], set()
+    others, adapters = [], set()
+    parameters, problems = _expert_parameters(keys, settings)
     for key, tensor in keys.items():
         plain = key.removeprefix(PREFIX)
         match = TENSOR_KEY.fullmatch(plain)
@@ -219,7 +227,9 @@ def group_tensors(keys: Mapping[str, StoredTensor]) -> tuple[list[Branch], list[
             others.append(plain)
         else:
             adapters.add(match["adapter"])
-            path = BASE_LAYER.sub("", match["path"])
+            path = parameters.get(match["path"], BASE_LAYER.sub("", match["path"]))
+            if not path:
+                continue
             part = match["part"].removeprefix("embedding_") + ("_bias" if match["leaf"] == "bias" else "")
             if (before := first.setdefault((path, part), key)) != key:
                 both, message = sorted((before, key)), f"there are two tensors for lora_{part}; save the adapter again"
@@ -237,11 +247,49 @@ def group_tensors(keys: Mapping[str, StoredTensor]) -> tuple[list[Branch], list[
         if len(path) > MAX_PATH or any(len(name) > MAX_DIGITS for name in path.split(".") if name.isdecimal()):
             problems.append(Problem(path[:MAX_PATH], "path", message))
         elif {"A", "B"} <= parts.keys():
-            branches.append(Branch(path, parts["A"], parts["B"], frozenset(parts) - {"A", "B"}))
+            extras = parts.keys() - {"A", "B"} | ({"experts"} if path in parameters.values() else set())
+            branches.append(Branch(path, parts["A"], parts["B"], frozenset(extras)))
         else:
             present = ", ".join(sorted(parts))
             problems.append(Problem(path, "missing", f"lora_A and lora_B belong together, and there is only {present}"))
-    return branches, sorted(others), problems
+    return branches, sorted(others), [*problems, *_nesting_problems(branches)]
+
+
+def _expert_parameters(keys: Iterable[str], settings: Mapping[str, Any]) -> tuple[dict[str, str], list[Problem]]:
+    """Return {path of each wrapper of experts in the file: path of its parameter, or empty}, and why it isn't known.
+
+    A file doesn't name parameters: PEFT wraps the module of experts once for each, `down_proj` outside.
+    """
+    ends = tuple(f".{target}" for target in settings.get("target_parameters") or ())
+    matches = (TENSOR_KEY.fullmatch(key.removeprefix(PREFIX)) for key in keys if ends)
+    wrappers: dict[str, list[str]] = {}
+    for path in sorted({match["path"] for match in matches if match}, key=len):
+        if (module := BASE_LAYER.sub("", path)).endswith(".experts"):
+            wrappers.setdefault(module, []).append(path)
+    parameters: dict[str, str] = {}
+    problems = []
+    for module, paths in wrappers.items():
+        names = [name for name in EXPERT_PARAMETERS if f".{module}.{name}".endswith(ends)]
+        if paths != [module, f"{module}.base_layer"][: len(names)]:
+            message = (
+                f"it has {len(paths)} pairs of lora_A and lora_B, and `target_parameters` names {len(names)} of its "
+                f"weights {' and '.join(EXPERT_PARAMETERS)}; use the configuration that was saved with these weights"
+            )
+            problems.append(Problem(module, "parameters", message))
+            names = [""] * len(paths)
+        parameters |= {path: name and f"{module}.{name}" for path, name in zip(paths, names, strict=True)}
+    return parameters, problems
+
+
+def _nesting_problems(branches: Iterable[Branch]) -> Iterator[Problem]:
+    """Yield a `Problem` for each module of experts whose two pairs of A and B can't be of its two weights."""
+    stacked = (branch for branch in branches if "experts" in branch.extras)
+    sizes = {branch.path: (math.prod(branch.down.shape[1:]), math.prod(branch.up.shape[:1])) for branch in stacked}
+    for path, inner in sizes.items():
+        outer = sizes.get(f"{path.removesuffix('.gate_up_proj')}.down_proj")
+        if outer is not None and inner not in ((outer[1], 2 * outer[0]), (2 * outer[1], outer[0])):
+            message = f"(d_in, d_out) of A and B are {inner} in it and {outer} in down_proj, which don't fit each other"
+            yield Problem(path, "shapes", f"{message}; save the adapter again with PEFT")
 
 
 def branch_problems(branch: Branch, settings: Mapping[str, Any]) -> Iterator[Problem]:
@@ -262,7 +310,7 @@ def branch_problems(branch: Branch, settings: Mapping[str, Any]) -> Iterator[Pro
     elif max(math.prod(down), math.prod(up)) > MAX_FACTOR:
         message = f"lora_A has shape {down} and lora_B {up}; allowed are {MAX_FACTOR} numbers in each: look at the file"
         yield Problem(branch.path, "size", message)
-    elif down[0] != rank:
+    elif down[0] % rank or (down[0] != rank and "experts" not in branch.extras):
         message = (
             f"lora_A has {down[0]} rows, but `r` and `rank_pattern` of the configuration give rank {rank}; "
             "use the configuration that was saved with these weights"

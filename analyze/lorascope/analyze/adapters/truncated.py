@@ -52,8 +52,9 @@ def truncatable_branches(folder: Path, target: Path) -> tuple[xr.Dataset, list[B
     refuse_unwritable(target, "out")
     report = adapter_report(folder)
     keys = read_tensors(folder)
-    branches = group_tensors(keys)[0]
-    raise_problems(_truncation_problems(json.loads(report.attrs["config"]), keys, branches), folder)
+    settings = json.loads(report.attrs["config"])
+    branches = group_tensors(keys, settings)[0]
+    raise_problems(_truncation_problems(settings, keys, branches), folder)
     return report, branches
 
 
@@ -71,7 +72,7 @@ def write_truncated(
     Raises as `truncate_adapter`.
     """
     settings, keys = json.loads(report.attrs["config"]), read_tensors(folder)
-    branches = group_tensors(keys)[0]
+    branches = group_tensors(keys, settings)[0]
     try:
         stored = _truncate_all(folder, settings, keys, branches, chosen)
     except FloatingPointError as error:
@@ -126,6 +127,9 @@ def _truncation_problems(
     if has_residual_init(settings):
         message = "the init {!r} changed the base weights, so that s B A isn't the change of the checkpoint"
         yield Problem("init_lora_weights", "init", message.format(settings.get("init_lora_weights")))
+    if settings.get("target_parameters"):
+        message = "LoRA on parameters, such as those of experts, can't be truncated, only that on layers"
+        yield Problem("target_parameters", "parameters", message)
     for branch in branches:
         if settings.get("use_dora") or "magnitude_vector" in branch.extras:
             yield Problem(branch.path, "dora", "DoRA's magnitudes belong to the whole change, not to a part of it")

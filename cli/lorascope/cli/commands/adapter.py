@@ -46,12 +46,13 @@ def adapter(
     paths
         Folders with `adapter_config.json` and `adapter_model.safetensors`.
     full
-        Also print every component, in the model's order.
+        Also print every component, in the model's order, and its experts with the largest and the smallest norm.
     as_json
         Print one JSON object and nothing else. With `--merged` and `--check-merge`: `attributes`, `rows` (by component)
         and `others`, as `compare_merged` returns them; else `adapters`, a list of `attributes` (`adapter`, its folder;
         `scaling`, `n_parameters`, `remarks`, `config`, ...), `total_norm`, and `rows`, one for each component: `rank`,
-        `scaling`, `dtype`, `frobenius_norm`, `effective_rank`, `stable_rank`, `share`.
+        `n_experts`, `scaling`, `dtype`, `frobenius_norm`, `effective_rank`, `stable_rank`, `share`; and `experts`, rows
+        of the last four by component and `expert`, empty without LoRA on experts.
     out
         Save the numbers here: of one adapter in .zarr or .nc, of all in .csv, .parquet or .json. With `--truncate`, the
         folder of the new adapter.
@@ -107,11 +108,12 @@ def adapter(
 
     import pandas as pd
 
-    from lorascope.analyze.adapters.adapter import adapter_report
+    from lorascope.analyze.adapters.adapter import measure_weights
     from lorascope.analyze.results.save import dataset_to_table, save_table
 
     with progress_bar("adapter") as update:
-        reports = [adapter_report(path, progress=partial(update, title=path.name)) for path in paths]
+        measured = [measure_weights(path, progress=partial(update, title=path.name)) for path in paths]
+    reports = [report for report, _ in measured]
     names = [report["component"].values.tolist() for report in reports]
     every = list(dict.fromkeys(name for paths in names for name in paths))
     chosen = {
@@ -121,16 +123,22 @@ def adapter(
         report.isel(component=[path in chosen for path in paths]) for report, paths in zip(reports, names, strict=True)
     ]
     frames = [dataset_to_table(report.drop_vars("total_norm")) for report in reports]
+    by_expert = [dataset_to_table(experts).dropna(subset="frobenius_norm") for _, experts in measured]
+    by_expert = [rows[rows["component"].isin(chosen)] for rows in by_expert]
     labels = run_names([str(path.resolve()) for path in paths])
     if as_json:
         texts = [{name: json.loads(report.attrs[name]) for name in ("remarks", "config")} for report in reports]
         answers = [
             {"attributes": {**report.attrs, **text}, "total_norm": float(report["total_norm"]), "rows": frame}
-            for report, text, frame in zip(reports, texts, frames, strict=True)
+            | {"experts": experts}
+            for report, text, frame, experts in zip(reports, texts, frames, by_expert, strict=True)
         ]
         write_json({"adapters": answers})
     else:
         _print_adapters(paths, labels, reports, frames, [*map(len, names)], full=full)
+        for label, experts in zip(labels, by_expert, strict=True):
+            if full and len(experts):
+                _print_experts(label, experts)
     if out is not None:
         whole = pd.concat([frame.assign(adapter=label) for frame, label in zip(frames, labels, strict=True)])
         save_table(reports[0] if len(reports) == 1 else whole, out)
@@ -178,15 +186,25 @@ def _print_adapters(
         say("share: part of the squared total norm")
 
 
+def _print_experts(label: str, experts: "pd.DataFrame") -> None:
+    """Print a table of the experts of each component whose change has the largest and the smallest norm."""
+    rows = []
+    for name, norms in experts.set_index("expert").groupby("component", sort=False)["frobenius_norm"]:
+        extremes = {"largest": norms.idxmax(), "smallest": norms.idxmin()}
+        texts = {key: f"{format_number(norms[expert])} (expert {expert})" for key, expert in extremes.items()}
+        rows.append({"component": name, "n": len(norms), **texts})
+    print_frame(rows, f"Experts with the largest and the smallest norm of s B A in {label}")
+
+
 def _table_row(key: str, name: str, part: "pd.DataFrame") -> dict[str, Any]:
     """Return a table's row (column -> value): medians of norm and rank over layers' changes, and their share."""
-    norms = part["frobenius_norm"]
+    norms, ranks = part["frobenius_norm"], part["rank"] * part["n_experts"]
     return {
         key: name,
         "n": len(part),
         "norm": norms.median(),
         "range": f"{format_number(norms.min())} to {format_number(norms.max())}" if len(norms) > 1 else "",
-        "effective": f"{format_number(part['effective_rank'].median())} of {_format_range(part['rank'])}",
+        "effective": f"{format_number(part['effective_rank'].median())} of {_format_range(ranks)}",
         "stable": part["stable_rank"].median(),
         "share": format_percent(float(part["share"].sum(min_count=1))),
     }

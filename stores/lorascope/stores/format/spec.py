@@ -167,6 +167,12 @@ def block_path(component: str) -> str | None:
     return match and match["block"]
 
 
+def component_kind(path: str) -> str:
+    """Return the last name of a component's path, e.g. `q_proj`; of a parameter of experts `experts.down_proj`."""
+    block = block_path(path)
+    return path.removeprefix(f"{block}.") if block else path.rpartition(".")[2]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunSpec:
     """Specification of a run: everything that decides which arrays it has and their sizes."""

@@ -501,16 +501,14 @@ class Run:
     def experts(self, component: str, *, sample: Samples = None) -> xr.Dataset:
         """Return which experts each token was routed to, and what the adapter changes in each, a lazy Dataset.
 
-        `component` is a parameter of a block of experts, such as `model.layers.3.mlp.experts.down_proj`.
-
         Returns
         -------
         xarray.Dataset
             For each token and each of its experts (token, choice): `expert`, its index, int32, and `weight`, as the
             router gives it; `base_expert` and `base_weight`, those of the pass without the adapter, in stream `pair`;
-            `js` in nats, `base_norm` and `delta_norm` of the expert's own output before its weight; and, in runs with
-            states, `z` (token, choice, rank), the adapter's inner activations. Attributes are `n_experts` of the block
-            and `applied_to`, what the weights are multiplied with: `output` of the experts, or `input` as in Llama 4.
+            `js` in nats, `base_norm` and `delta_norm` of the expert's own output before its weight, due to the
+            component alone; and, in runs with states, `z` (token, choice, rank), the adapter's inner activations.
+            Attributes are `n_experts` of the block, and `applied_to`, which `ExpertBlock` explains.
 
         Raises
         ------
