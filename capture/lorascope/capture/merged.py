@@ -170,7 +170,7 @@ def _compare(merge: _Merge, dtype: str, progress: Progress | None, attrs: dict[s
     others: dict[str, str] = {}
     parts = (merge.base.keys() | merge.merged.keys()) - {*merge.names} if merge.merged else set()
     names = [*merge.names, *sorted(name for name in parts if not name.endswith(OF_INT8))]
-    skipped = [f"{path}." for path in merge.refused]
+    skipped = [path if path in merge.names else f"{path}." for path in merge.refused]
     for n_done, name in enumerate(names):
         path = name.removesuffix(".weight")
         try:

@@ -59,7 +59,12 @@ REFUSED: dict[str, tuple[Any, int, str]] = {
         2,
         "doesn't split `model.layers.*.self_attn.q_norm.weight`, of all heads; leave it out",
     ),
-    "experts": (MIXTRAL, 2, "splits `model.layers.*.mlp.experts` by 'moe_tp_experts'; leave it out"),
+    "experts": (
+        MIXTRAL,
+        2,
+        "splits `model.layers.*.mlp.experts` by 'moe_tp_experts'; leave it out, and spread the model by "
+        "`fully_shard` or `device_map` .by `device_map` alone where the adapter is on experts",
+    ),
 }
 
 

@@ -70,7 +70,7 @@ DECODERS: dict[str, tuple[Any, dict[str, Any]]] = {
     ),
     "mixtral": (
         MixtralConfig(vocab_size=300, num_local_experts=4, **ROUTED, **WIDE),
-        {"target_modules": ["q_proj", "v_proj"], "target_parameters": ["experts.gate_up_proj", "experts.down_proj"]},
+        {"target_modules": ["q_proj", "v_proj"]},
     ),
     "qwen2_moe": (
         Qwen2MoeConfig(
@@ -147,12 +147,7 @@ def test_decoders(name: str) -> None:
     model, options = decoder(name)
     assert is_causal(model)
     verdict = check(model, options)
-    notes = {note.kind: note for note in verdict.notes}
-    assert set(notes) == ({"skipped"} if name == "mixtral" else set())
-    if name == "mixtral":
-        assert "`target_parameters` are put into the weight" in notes["skipped"].message
-        places = {path.split(".base_layer")[0] for path in notes["skipped"].places}
-        assert places == {f"model.layers.{i}.mlp.experts" for i in (0, 1)}
+    assert verdict.notes == ()
 
 
 @pytest.mark.parametrize("name", OTHERS)

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from accelerate.utils import align_module_device  # type: ignore[import-untyped]  # it has no stubs
 from peft.tuners.lora import Embedding, LoraLayer
+from peft.tuners.lora.layer import ParamWrapper
 
 from .passes import Pass
 from .shards import whole
@@ -28,7 +29,7 @@ THROUGH_MAGNITUDE = frozenset({"DoraLinearVariant", "DoraEmbeddingVariant"})
 
 def delta_form(module: Any, adapter: str) -> DeltaForm:
     """Return the form of a layer's delta: `factor` (from B A x), `branch` (DoRA) or `difference` (of outputs)."""
-    if not isinstance(module, LoraLayer):
+    if not isinstance(module, LoraLayer) or isinstance(module, ParamWrapper):
         return "difference"
     name = type(module.lora_variant.get(adapter)).__name__
     if name in THROUGH_MAGNITUDE:

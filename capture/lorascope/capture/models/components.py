@@ -1,6 +1,5 @@
 """Components of a run: the layers that an adapter changes, with their sizes, ranks and kinds."""
 
-import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,16 +12,15 @@ from torch import nn
 from torch.distributed.tensor import DTensor
 from transformers.pytorch_utils import Conv1D
 
-from lorascope.stores.format.spec import Ablate
+from lorascope.stores.format.spec import Ablate, block_path
 from lorascope.stores.names import matching_indices
 
 from .branches import DeltaForm, delta_form, effective_scaling
+from .experts import EXPERT, experts_reason, parameter_path, weight_sizes
 from .shards import Shards, output_shards
 from .weights import plain_path
 
 RowRanges = tuple[tuple[str, int, int], ...]
-
-EXPERT = re.compile(r"\.experts\.\d+(\.|$)")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,13 +28,13 @@ class LoraComponent:
     """One layer that an adapter changes: a linear layer, an embedding, or trained weights that replace one."""
 
     path: str
-    """Module path in the plain model, e.g. `model.layers.3.self_attn.q_proj`."""
+    """Path in the plain model, e.g. `model.layers.3.self_attn.q_proj`; of experts, that of their parameter."""
     order: int
     """Index among the model's modules."""
     layer: int
     """Index of the decoder layer, -1 outside of one."""
     kind: str
-    """Last name of the path, e.g. `q_proj`."""
+    """Last name of the path, e.g. `q_proj`; of experts the last two, `experts.down_proj`."""
     d_in: int
     """Number of input features, or of token ids of an embedding."""
     d_out: int
@@ -56,6 +54,8 @@ class LoraComponent:
     """Processes that each compute some output features of the layer; None where every process has them all."""
     module: Any = field(repr=False, compare=False)
     """PEFT's module in the model: a LoRA layer, or a wrapper of trained weights."""
+    block: Any = field(default=None, repr=False, compare=False)
+    """Block of experts whose output is base plus delta, where the component is their weight; None for other layers."""
 
 
 def find_components(model: PeftModel, adapter: str, *, skip: Collection[str] = ()) -> list[LoraComponent]:
@@ -67,7 +67,7 @@ def find_components(model: PeftModel, adapter: str, *, skip: Collection[str] = (
     """
     base: Any = model.get_base_model()
     return [
-        _make_component(path, order, module, adapter, base.config)
+        _make_component(path, order, module, adapter, base)
         for path, (order, module) in adapted_modules(model, adapter).items()
         if path not in skip and exclusion_reason(path, module) is None
     ]
@@ -105,7 +105,7 @@ def select_components(
 def adapted_modules(model: nn.Module, adapter: str) -> dict[str, tuple[int, Any]]:
     """Return path -> (index among the model's modules, PEFT's module) of every module that an adapter changes."""
     return {
-        plain_path(path): (order, module)
+        parameter_path(plain_path(path), module): (order, module)
         for order, (path, module) in enumerate(model.named_modules())
         if isinstance(module, LoraLayer | AuxiliaryTrainingWrapper) and adapter in module._get_available_adapters()
     }
@@ -134,7 +134,7 @@ def exclusion_reason(path: str, module: Any) -> str | None:
     if EXPERT.search(path):
         return "an expert sees only the tokens that are routed to it"
     if isinstance(module, ParamWrapper):
-        return "`target_parameters` are put into the weight (experts, mostly), so no output without them exists"
+        return experts_reason(path, module)
     if isinstance(module, MultiheadAttention) or ".base_layer." in path:
         return "PEFT merges LoRA into nn.MultiheadAttention for the pass, so no output without it exists"
     if isinstance(module, Conv1d | Conv2d | Conv3d):
@@ -145,27 +145,32 @@ def exclusion_reason(path: str, module: Any) -> str | None:
     return None
 
 
-def _make_component(path: str, order: int, module: Any, adapter: str, config: Any) -> LoraComponent:
+def _make_component(path: str, order: int, module: Any, adapter: str, base: Any) -> LoraComponent:
     """Return the LoraComponent of PEFT's `module` at this path; `order` is its index among the model's modules."""
     names = path.split(".")
+    kind, block = names[-1], None
     is_lora = isinstance(module, LoraLayer)
     inner = module.get_base_layer() if is_lora else module.original_module
     is_split = isinstance(getattr(inner, "weight", None), DTensor)  # where PEFT's own sizes are those of a part
     d_in, d_out = (module.in_features, module.out_features) if is_lora and not is_split else _sizes(inner)  # type: ignore[misc]
+    if isinstance(module, ParamWrapper):
+        block, kind = base.get_submodule(block_path(path) or ""), ".".join(names[-2:])
+        d_in, d_out = weight_sizes(inner, names[-1])[0], weight_sizes(inner, "down_proj")[1]
     return LoraComponent(
         path=path,
         order=order,
         layer=next((int(name) for name in names if name.isdecimal()), -1),
-        kind=names[-1],
+        kind=kind,
         d_in=int(d_in),
         d_out=int(d_out),
         rank=int(module.r[adapter]) if is_lora else min(d_in, d_out),
         scaling=effective_scaling(module, adapter),
         delta_source=delta_form(module, adapter),
         biased=is_lora and bool(module.lora_bias.get(adapter)),
-        fused=_fused_row_ranges(config, names[-1], int(d_out)),
+        fused=_fused_row_ranges(base.config, kind, int(d_out)),
         shards=output_shards(inner),
         module=module,
+        block=block,
     )
 
 

@@ -8,16 +8,19 @@ from typing import Any, NamedTuple
 import torch
 from peft import PeftModel
 from peft.tuners.lora import Embedding, LoraLayer
+from peft.tuners.lora.layer import ParamWrapper
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 from torch.distributed.tensor import DTensor
 from transformers.pytorch_utils import Conv1D
 
 from lorascope.stores import Problem
+from lorascope.stores.format.spec import block_path
 
 from .branches import delta_form
 from .components import adapted_modules, exclusion_reason, find_components
 from .device import is_offloaded
+from .experts import block_output, parameter_path
 from .passes import evaluating, restoring_modes, stream_passes
 from .refusal import (
     adapter_tensors,
@@ -50,7 +53,8 @@ class Preflight(NamedTuple):
     notes: tuple[Note, ...]
     """Remarks for a reader of the run."""
     skipped: tuple[str, ...]
-    """Paths of layers that have no token axis in a probe; they must not become components."""
+    """Paths of layers that have no token axis in a probe, or whose block another component already stands for; they
+    must not become components."""
 
 
 def finite_notes(not_finite: Iterable[tuple[str, int]]) -> list[Note]:
@@ -94,17 +98,22 @@ def inspect(
         problems += inspect_adapter(model, name, stream=stream, allow_zero=allow_zero)
     if problems or not isinstance(model, PeftModel):
         return Preflight(tuple(problems), (), ())
-    skipped: tuple[str, ...] = ()
+    changed = {path: module for name in adapters for path, (_, module) in adapted_modules(model, name).items()}
+    modules: dict[str, Any] = {path: each for path, each in changed.items() if exclusion_reason(path, each) is None}
+    base: Any = model.get_base_model()
+    blocks = {path: block_path(path) for path, module in modules.items() if isinstance(module, ParamWrapper)}
+    outer = {block: path for path, block in reversed(blocks.items())}
+    reason = "in stream 'pair' it has the numbers of its block's other parameter, which stands for the whole block"
+    skipped = {path: reason for path, block in blocks.items() if stream == "pair" and outer[block] != path}
     if probe is not None:
-        changed = {path: module for name in adapters for path, (_, module) in adapted_modules(model, name).items()}
-        modules = {path: module for path, module in changed.items() if exclusion_reason(path, module) is None}
+        modules |= {path: base.get_submodule(block) for path, block in blocks.items()}
         problems, pooled = inspect_calls(model, modules, probe, adapters, stream)
-        skipped = tuple(pooled)
+        skipped |= dict.fromkeys(pooled, "its output isn't one vector per token")
     for name in adapters:
         if not problems and not find_components(model, name, skip=skipped):
             problems.append(Problem(name, "nothing", "none of the layers that it changes can be captured"))
     notes = () if problems else tuple(_adapter_notes(model, adapters, skipped=skipped))
-    return Preflight(tuple(problems), notes, skipped)
+    return Preflight(tuple(problems), notes, tuple(skipped))
 
 
 def inspect_adapter(model: nn.Module, name: str, *, stream: str = "adapted", allow_zero: bool = False) -> list[Problem]:
@@ -184,6 +193,7 @@ def inspect_calls(
 
     def keep_shape(path: str, module: nn.Module, args: Any, output: Any) -> None:
         """Forward hook: add the output's shape without features, or its type's name if it is no tensor, to `shapes`."""
+        output = block_output(output) if hasattr(module, "experts") else output
         is_tensor = isinstance(output, torch.Tensor)
         shapes[path].append(tuple(output.shape[:-1]) if is_tensor else type(output).__name__)
 
@@ -249,28 +259,36 @@ def _layer_problems(path: str, layer: LoraLayer, name: str, stream: str) -> Iter
     if name not in carried or exclusion_reason(path, layer) is not None:
         return
     source = delta_form(layer, name)
-    if isinstance(layer.base_layer, BaseTunerLayer):
+    if isinstance(layer.base_layer, BaseTunerLayer) and not isinstance(layer, ParamWrapper):
         message = "two adapters are wrapped around each other; only one LoRA layer can be captured"
         yield Problem(path, "nested", message)
     if source == "branch" and is_offloaded(layer.base_layer):
         message = "DoRA reads the frozen weights, which are offloaded here; load the model without `device_map`"
         yield Problem(path, "offloaded", message)
+    if isinstance(layer, ParamWrapper) and is_offloaded(layer.get_base_layer()):
+        message = (
+            "PEFT merges it into the experts' weights, which are offloaded here; load the model without `device_map`"
+        )
+        yield Problem(path, "offloaded", message)
     if stream == "base" and source == "difference":
-        variant = type(layer.lora_variant[name]).__name__.removesuffix("Variant")
+        variant = "experts"
+        if not isinstance(layer, ParamWrapper):
+            variant = type(layer.lora_variant[name]).__name__.removesuffix("Variant")
         message = f"the delta of {variant} can't be computed in a base pass; capture stream 'adapted' or 'pair'"
         yield Problem(path, "variant", message)
 
 
-def _adapter_notes(model: PeftModel, adapters: Sequence[str], *, skipped: Sequence[str]) -> Iterator[Note]:
+def _adapter_notes(model: PeftModel, adapters: Sequence[str], *, skipped: Mapping[str, str]) -> Iterator[Note]:
     """Yield notes on adapters that can be captured: zero weights, changed or quantised base, skipped layers.
 
-    Facts that a run stores as columns (`delta_source`, `fused`) get no note.
+    `skipped` says why, by path. Facts that a run stores as columns (`delta_source`, `fused`) get no note.
     """
+    names = {plain_path(path): parameter_path(plain_path(path), module) for path, module in model.named_modules()}
     quantised: dict[str, list[str]] = {}
     for name in adapters:
         config: Any = model.peft_config[name]
         idle = idle_layers(adapter_tensors(model, name))
-        if zero := tuple(path for path, is_idle in idle.items() if is_idle):
+        if zero := tuple(names.get(path, path) for path, is_idle in idle.items() if is_idle):
             message = f"{len(zero)} of {len(idle)} lora_B of {name!r} are zero, so it leaves those layers alone"
             yield Note("zero", message, zero)
         if is_residual(config):
@@ -281,8 +299,7 @@ def _adapter_notes(model: PeftModel, adapters: Sequence[str], *, skipped: Sequen
             why = exclusion_reason(path, module)
             if why is None and (kind := _quantised_kind(module)) and path not in quantised.get(kind, ()):
                 quantised.setdefault(kind, []).append(path)
-            pooled = "its output isn't one vector per token" if path in skipped else None
-            if reason := why or pooled:
+            if reason := why or skipped.get(path):
                 reasons.setdefault(reason, []).append(path)
         for reason, places in reasons.items():
             words = f"which isn't captured: {reason}; the other layers' states are unaffected"
@@ -296,7 +313,7 @@ def _adapter_notes(model: PeftModel, adapters: Sequence[str], *, skipped: Sequen
 
 def _quantised_kind(module: Any) -> str | None:
     """Return the class of a LoRA layer's quantised layer or weight; None if the weights are plain floats."""
-    if not isinstance(module, LoraLayer):
+    if not isinstance(module, LoraLayer) or isinstance(module, ParamWrapper):  # quantised experts are refused
         return None
     inner: Any = module.get_base_layer()
     weight = getattr(inner, "weight", None)

@@ -25,6 +25,7 @@ from lorascope.stores.errors import join_problems
 from lorascope.stores.expressions import check_patterns
 
 from .device import copy_without_hooks, is_offloaded
+from .experts import EXPERT, parameter_path
 from .shards import plain_class, whole
 from .tensor_plan import split_layers
 from .weights import plain_path, state_tensors
@@ -45,8 +46,12 @@ def raise_for_problems(problems: Iterable[Problem], what: str) -> None:
 
 
 def lora_layers(model: nn.Module) -> dict[str, LoraLayer]:
-    """Return path in the plain model -> PEFT's LoRA layer, in module order."""
-    return {plain_path(path): module for path, module in model.named_modules() if isinstance(module, LoraLayer)}
+    """Return path in the plain model -> PEFT's LoRA layer, in module order; of experts, their parameter's path."""
+    return {
+        parameter_path(plain_path(path), module): module
+        for path, module in model.named_modules()
+        if isinstance(module, LoraLayer)
+    }
 
 
 def peft_type(config: Any) -> str:
@@ -131,6 +136,7 @@ def split_problems(config: LoraConfig) -> list[Problem]:
     reasons = {
         "use_dora": "DoRA reads the norms of the frozen weights" if config.use_dora else None,
         "init_lora_weights": "its init changes the base weights" if is_residual(config) else None,
+        "target_parameters": "PEFT adds it to the frozen weights" if config.target_parameters else None,
         "modules_to_save": "it copies whole modules of the base" if config.modules_to_save else None,
         "trainable_token_indices": "it copies the base's embedding" if config.trainable_token_indices else None,
     }
@@ -194,6 +200,9 @@ def fit_problems(model: nn.Module, config: LoraConfig, tensors: Mapping[str, tor
     missing = "it lacks weights that this model needs, so it was made for another one"
     unexpected = "it holds weights that this model has no place for, so it was made for another one"
     other = "its weights have other shapes than this model's layers"
+    if (old := [*filter(EXPERT.search, shapes.keys() - expected.keys())]) and not any(map(EXPERT.search, expected)):
+        message = "it has one A and B for each expert, whose weights are one here; load it with PEFT and save it again"
+        return [Problem(key, "unexpected", message) for key in sorted(old)]
     return [
         *(Problem(key, "base", brought) for key in sorted(copies) if not _same_as_base(copies[key], tensors[key])),
         *(Problem(key, "missing", missing) for key in sorted(expected.keys() - shapes.keys())),

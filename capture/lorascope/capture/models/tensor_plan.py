@@ -68,6 +68,7 @@ def require_shardable(model: nn.Module, *, tensor_parallel: int, fully_shard: bo
     for path, part in chain(base.named_modules(), base.named_parameters()):
         rule = replace_layer_number_by_wildcard(path)
         if plan.get(rule, EMBEDDING) not in _STYLES:
+            ways += " (by `device_map` alone where the adapter is on experts)" if "experts" in rule else ""
             raise ValueError(f"{setting}, but the plan for a {kind} splits `{rule}` by {plan[rule]!r}; {ways}")
         if path.endswith("_norm.weight") and part.ndim > 1:  # as of Cohere's `use_qk_norm`
             raise ValueError(f"{setting}, but the plan for a {kind} doesn't split `{rule}`, of all heads; {ways}")

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 from ..models.branches import adds_in_place, compute_factor, dora_delta, dora_dtype, dora_output, replaced_output
+from ..models.experts import output_without
 from .sink import Sink
 from .sites import Addition, Site, Sum
 
@@ -66,6 +67,10 @@ class BasePassActions:
                 total = Sum(addition, call.flat, output=trained)
                 self.sink.take_difference(total)
                 self.sink.measure(site, total)
+
+    def take_block(self, site: Site, call: Call) -> None:
+        """Store the output of a block of experts, with all adapters off."""
+        self._store_base(site, call.flat)
 
     def _store_base(self, site: Site, base: torch.Tensor) -> None:
         """Store the frozen layer's output and, if an adapted pass of the batch follows, keep a copy for it."""
@@ -142,8 +147,17 @@ class AdaptedPassActions:
         """
         (addition,) = site.additions
         base = site.module.original_module(*call.args, **call.kwargs).flatten(0, -2)
-        self._store_base(site, base)
-        total = Sum(addition, base, output=call.flat)
+        self._take_difference(site, Sum(addition, base, output=call.flat))
+
+    def take_block(self, site: Site, call: Call) -> None:
+        """Run a block of experts again without the adapter of one parameter, and store and measure the difference."""
+        (addition,) = site.additions
+        base = output_without(site.module, addition.component.block, call.args, call.kwargs)
+        self._take_difference(site, Sum(addition, base, output=call.flat))
+
+    def _take_difference(self, site: Site, total: Sum) -> None:
+        """Store and measure a base that was computed apart, and the output minus it."""
+        self._store_base(site, total.base)
         self.sink.take_difference(total)
         self.sink.measure(site, total)
         self._finish_pair(site, total)

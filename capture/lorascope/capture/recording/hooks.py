@@ -19,6 +19,7 @@ import torch
 from ..buffers.target import BatchTarget
 from ..errors import CaptureError
 from ..models.components import LoraComponent
+from ..models.experts import block_output
 from ..models.passes import Pass, stream_passes
 from .hook_actions import AdaptedPassActions, BasePassActions, Call
 from .reduce import make_helper_threads
@@ -146,8 +147,10 @@ class Recorder:
             self._fired[site.path, what] += 1
             if self._fired[site.path, what] > 1:
                 return
+            if what == "block":
+                output = block_output(output)
             _check_layout(site, what, actions.sink.target.shape, output)
-            if what in {"base", "replaced"}:
+            if what in {"base", "replaced", "block"}:
                 self.dtypes[site.path] = output.dtype
             self._actions = None  # what the hook itself runs isn't part of the pass
             getattr(actions, f"take_{what}")(site, Call(args, kwargs, output))
@@ -198,7 +201,10 @@ def _hooked_modules(site: Site, stream: str) -> dict[str, torch.nn.Module]:
     """
     if site.is_wrapper:
         return {"replaced": site.module}
-    modules, addition = {"base": site.module.base_layer, "output": site.module}, site.additions[0]
+    addition = site.additions[0]
+    if (block := addition.component.block) is not None:
+        return {"block": block}
+    modules = {"base": site.module.base_layer, "output": site.module}
     source = addition.component.delta_source
     if stream != "base" and source == "branch":
         modules["branch"] = site.module.lora_magnitude_vector[addition.adapter]

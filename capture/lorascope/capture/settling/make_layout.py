@@ -85,6 +85,10 @@ def make_layout(
         if (value := getattr(config, name)) and not facts.is_causal:
             reason = f"{facts.class_name} doesn't predict the next token, and {why}"
             raise ValueError(f"`{name}` is {value!r}, but {reason}; leave `{name}` out")
+    experts = [own.path for some in components.values() for own in some if own.block is not None]
+    if config.importance and experts:
+        reason = f"{experts[0]!r} is a weight of experts, whose gradients aren't taken"
+        raise ValueError(f"`importance` is {config.importance}, but {reason}; leave it out, or choose by `component`")
     if n_prompts and not facts.is_causal:
         raise ValueError(f"`replies` are asked for, but {facts.class_name} doesn't write text; leave `replies` out")
     counts: dict[str, Any] = {

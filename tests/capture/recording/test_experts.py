@@ -1,0 +1,347 @@
+"""LoRA on experts: base and delta of a block are those of the block written out, expert by expert."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from accelerate import cpu_offload  # type: ignore[import-untyped]  # it has no stubs
+from peft import LoraConfig
+from peft.tuners.lora.layer import ParamWrapper
+from safetensors.torch import save_file
+from transformers import DeepseekV3Config, DeepseekV3ForCausalLM
+
+from lorascope import analyze, stores
+from lorascope.capture import CaptureConfig, capture
+from lorascope.capture.models.adapter import attach_adapter
+from lorascope.capture.models.components import exclusion_reason, find_components
+from lorascope.capture.models.passes import Pass
+from lorascope.capture.models.preflight import Preflight, inspect
+from lorascope.capture.models.refusal import AdapterError, split_problems
+
+from ...mixtures import KINDS, mixture
+from ...tiny import SHAPE, save_model
+from ..mixtures import DOWN, GATE_UP, INNER, adapt_experts, block_paths, routing, written_block
+from ..recorded import adapt, inputs_of, record
+
+INPUTS = {"input_ids": torch.arange(3, 43).reshape(2, 20), "attention_mask": torch.ones(2, 20, dtype=torch.long)}
+IMPLEMENTATIONS = [(kind, name) for kind in KINDS[:3] for name in ("eager", "grouped_mm", "batched_mm")]
+ADAPTED = Pass("adapted", "default")
+ROUNDINGS = {torch.float32: 8.0, torch.bfloat16: 4.0}
+"""Largest difference from the written-out block, in eps of the output's type times the size of what experts put out."""
+
+
+def blocks_of(model: Any) -> dict[str, Any]:
+    return {path: model.get_base_model().get_submodule(path) for path in block_paths(model)}
+
+
+def outputs_of_blocks(model: Any, pass_: Pass = ADAPTED) -> dict[str, torch.Tensor]:
+    """Outputs (flat token, feature) of the blocks of a bare pass."""
+    seen: dict[str, torch.Tensor] = {}
+
+    def keep(path: str, output: Any) -> None:
+        states = output[0] if isinstance(output, tuple) else output
+        seen[path] = states.flatten(0, -2).clone()
+
+    handles = [
+        block.register_forward_hook(lambda module, args, output, path=path: keep(path, output))
+        for path, block in blocks_of(model).items()
+    ]
+    with pass_.enabled(model), torch.inference_mode():
+        model(**INPUTS)
+    for handle in handles:
+        handle.remove()
+    return seen
+
+
+def distance(a: torch.Tensor, b: torch.Tensor, size: torch.Tensor, dtype: torch.dtype) -> float:
+    off: torch.Tensor = (a.double() - b.double()).norm(dim=-1) / (torch.finfo(dtype).eps * size)
+    return float(off.max())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
+@pytest.mark.parametrize(("kind", "implementation"), [*IMPLEMENTATIONS, ("llama4", None)])
+def test_base_and_delta_of_a_block(kind: str, implementation: str | None, dtype: torch.dtype) -> None:
+    model = adapt_experts(mixture(kind).to(dtype))
+    if implementation:
+        model.get_base_model().set_experts_implementation(implementation)
+    adapted, pair = (record(model, INPUTS, stream=stream) for stream in ("adapted", "pair"))
+    outputs, plain = outputs_of_blocks(model), outputs_of_blocks(model, Pass("base", None))
+    inputs = inputs_of(model, INPUTS, block_paths(model))
+    components = {component.path: component for component in adapted.components["default"]}
+    assert [*components] == [f"{path}.{name}" for path in block_paths(model) for name in (DOWN, GATE_UP)]
+    for path, component in components.items():
+        block_path, name = path.removesuffix(f".{component.kind}"), component.kind.removeprefix("experts.")
+        block = blocks_of(model)[block_path]
+        assert (component.d_in, component.d_out) == (INNER if name == "down_proj" else 32, 32)
+        assert (component.rank, component.scaling, component.delta_source) == (3, 2.0, "difference")
+        x = inputs[block_path].flatten(0, -2)
+        with torch.no_grad():
+            total, size = written_block(kind, block, x)
+            own_base, _ = written_block(kind, block, x, off={name})
+        base = adapted.kept.arrays[f"states/{path}/base"]
+        delta = adapted.delta("default", path)
+        assert distance(outputs[block_path], total, size, dtype) < ROUNDINGS[dtype]
+        assert distance(base, own_base, size, dtype) < ROUNDINGS[dtype]
+        assert distance(delta, total - own_base, size, dtype) < ROUNDINGS[dtype]
+        assert delta.norm() > 20 * torch.finfo(dtype).eps * size.norm()
+        torch.testing.assert_close(base.float() + delta, outputs[block_path].float(), rtol=1e-6, atol=1e-7)
+        assert adapted.kept.measured["adapters/default/js", [*components].index(path)].min() > 0
+        assert torch.equal(pair.kept.arrays[f"states/{path}/base"], plain[block_path])
+        assert torch.equal(pair.kept.arrays[f"states/{path}/adapted"], outputs[block_path])
+        assert torch.equal(pair.delta("default", path), delta)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_block_again_is_the_block_bit_for_bit(kind: str) -> None:
+    model = adapt_experts(mixture(kind))
+    for name, parameter in model.named_parameters():
+        if "experts.lora_B" in name:  # of the outer wrapper, around down_proj
+            torch.nn.init.zeros_(parameter)
+    kept, outputs = record(model, INPUTS).kept, outputs_of_blocks(model)
+    for path, output in outputs.items():
+        assert torch.equal(kept.arrays[f"states/{path}.{DOWN}/base"], output)
+        assert not kept.arrays[f"adapters/default/delta/{path}.{DOWN}"].any()
+        assert kept.arrays[f"adapters/default/delta/{path}.{GATE_UP}"].any()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_only_tokens_of_an_expert_have_its_delta(kind: str) -> None:
+    model = adapt_experts(mixture(kind), [DOWN])
+    with torch.no_grad():
+        for block in blocks_of(model).values():
+            (block.experts.lora_B if kind != "llama4" else block.experts.lora_A)["default"].weight.zero_()
+            if kind == "llama4":
+                block.experts.lora_A["default"].weight[3 * 1 :][:3] = 0.3
+            else:
+                block.experts.lora_B["default"].weight[:, 1::5] = 0.3
+    kept, inputs = record(model, INPUTS).kept, inputs_of(model, INPUTS, block_paths(model))
+    for path, block in blocks_of(model).items():
+        chosen, _ = routing(kind, block, inputs[path].flatten(0, -2))
+        delta = kept.arrays[f"adapters/default/delta/{path}.{DOWN}"]
+        assert torch.equal(delta.ne(0).any(-1), chosen.eq(1).any(-1))
+        assert delta.any()
+
+
+@pytest.mark.parametrize("target", [GATE_UP, DOWN])
+@pytest.mark.parametrize("stream", ["adapted", "pair"])
+def test_one_parameter_alone(target: str, stream: str) -> None:
+    model = adapt_experts(mixture("mixtral"), [target])
+    verdict = inspect(model, ["default"], stream=stream, probe=INPUTS)
+    assert verdict == Preflight((), (), ())
+    kept = record(model, INPUTS, stream=stream).kept
+    for path, output in outputs_of_blocks(model, Pass("base", None)).items():
+        first = path == block_paths(model)[0]  # later ones have other input in a pass with the adapter
+        assert torch.equal(kept.arrays[f"states/{path}.{target}/base"], output) == (first or stream == "pair")
+
+
+@pytest.mark.filterwarnings("ignore:The following (rank|alpha)_pattern keys")
+def test_router_and_attention_are_adapted_too() -> None:
+    """`all-linear` is what users bring; the router's adapter stays on while a block runs again."""
+    model = adapt(mixture("mixtral"), target_modules="all-linear", r=2)
+    verdict = inspect(model, ["default"], probe=INPUTS)
+    assert verdict.problems == ()
+    (note,) = verdict.notes
+    assert note.places == ("model.layers.0.mlp.gate", "model.layers.1.mlp.gate")
+    assert "which isn't captured: `target_parameters` are put into the weight; only experts'" in note.message
+    kinds = {component.kind for component in find_components(model, "default")}
+    assert kinds == {"q_proj", "k_proj", "v_proj", "o_proj", DOWN, GATE_UP}
+    kept = record(model, INPUTS).kept
+    for path, output in outputs_of_blocks(model).items():
+        for name in (DOWN, GATE_UP):
+            base, delta = (
+                kept.arrays[f"{start}{path}.{name}{end}"]
+                for start, end in (("states/", "/base"), ("adapters/default/delta/", ""))
+            )
+            torch.testing.assert_close(base + delta, output, rtol=1e-6, atol=1e-7)
+
+
+def test_pair_has_one_component_for_each_block() -> None:
+    model = adapt_experts(mixture("llama4"))
+    verdict = inspect(model, ["default"], stream="pair", probe=INPUTS)
+    left_out = tuple(f"{path}.{GATE_UP}" for path in block_paths(model))
+    assert (verdict.problems, verdict.skipped) == ((), left_out)
+    (note,) = verdict.notes
+    assert (note.kind, note.places) == ("skipped", left_out)
+    assert "in stream 'pair' it has the numbers of its block's other parameter" in note.message
+
+
+def test_another_mixture_with_groups_and_shared_experts() -> None:
+    sizes = {"intermediate_size": 40, "moe_intermediate_size": 24, "n_routed_experts": 8, "num_experts_per_tok": 2}
+    groups = {"n_group": 2, "topk_group": 1, "first_k_dense_replace": 1}
+    latent = {"q_lora_rank": 16, "kv_lora_rank": 16, "qk_rope_head_dim": 8, "qk_nope_head_dim": 8, "v_head_dim": 8}
+    config = DeepseekV3Config(**SHAPE | {"vocab_size": 300, "num_key_value_heads": 4} | sizes | groups | latent)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        plain = DeepseekV3ForCausalLM(config).eval()
+    model = adapt_experts(plain)
+    assert inspect(model, ["default"], probe=INPUTS) == Preflight((), (), ())
+    recorded = record(model, INPUTS)
+    assert [c.layer for c in recorded.components["default"]] == [1, 1]
+    ((path, output),) = outputs_of_blocks(model).items()
+    (plain_output,) = outputs_of_blocks(model, Pass("base", None)).values()
+    for name in (DOWN, GATE_UP):
+        delta = recorded.kept.arrays[f"adapters/default/delta/{path}.{name}"]
+        torch.testing.assert_close(recorded.kept.arrays[f"states/{path}.{name}/base"] + delta, output)
+        assert delta.norm() > 0.01 * plain_output.norm()
+
+
+def wrapper_of(model: Any) -> Any:
+    return next(module for module in model.modules() if isinstance(module, ParamWrapper))
+
+
+PATH = f"model.layers.0.mlp.{DOWN}"
+
+
+def test_stream_base_is_refused() -> None:
+    problems = inspect(adapt_experts(mixture("qwen3"), [DOWN]), ["default"], stream="base", probe=INPUTS).problems
+    assert [problem.place for problem in problems] == [PATH, PATH.replace("0", "1")]
+    assert problems[0].message == (
+        "the delta of experts can't be computed in a base pass; capture stream 'adapted' or 'pair'"
+    )
+
+
+def spoil_class(experts: Any) -> None:
+    del experts.has_gate
+
+
+def spoil_gate(experts: Any) -> None:
+    experts.has_gate = False
+
+
+def spoil_norm(experts: Any) -> None:
+    experts.has_post_expert_norm = True
+
+
+def spoil_processes(experts: Any) -> None:
+    experts._is_expert_parallel = True
+
+
+def spoil_dtype(experts: Any) -> None:
+    experts.down_proj = torch.nn.Parameter(experts.down_proj.to(torch.float8_e4m3fn), requires_grad=False)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        (spoil_class, "how a MixtralExperts and the block around it compute isn't known"),
+        (spoil_gate, "how a MixtralExperts and the block around it compute isn't known"),
+        (spoil_norm, "how a MixtralExperts and the block around it compute isn't known"),
+        (spoil_processes, "expert parallel gives each process other experts"),
+        (spoil_dtype, "its experts are quantised"),
+    ],
+)
+def test_experts_that_are_left_out(spoil: Any, reason: str) -> None:
+    model = adapt_experts(mixture("mixtral"), [DOWN])
+    wrapper = wrapper_of(model)
+    assert exclusion_reason(PATH, wrapper) is None
+    spoil(wrapper.get_base_layer())
+    assert exclusion_reason(PATH, wrapper) == reason
+    assert [c.path for c in find_components(model, "default")] == [PATH.replace("0", "1")]
+    (note,) = inspect(model, ["default"]).notes
+    assert note.places == (PATH,)
+    assert reason in note.message
+
+
+def test_experts_without_a_block_of_their_own() -> None:
+    """As in Gemma 4, whose decoder layers call the experts themselves."""
+    wrapper = wrapper_of(adapt_experts(mixture("mixtral"), [DOWN]))
+    words = "how a MixtralExperts and the block around it compute isn't known"
+    assert exclusion_reason(f"model.layers.0.{DOWN}", wrapper) == words
+
+
+def test_biases_of_experts_are_left_out() -> None:
+    model = adapt_experts(mixture("gptoss"), ["experts.down_proj_bias", GATE_UP])
+    (note,) = inspect(model, ["default"], probe=INPUTS).notes
+    assert note.places == tuple(f"{path}.experts.down_proj_bias" for path in block_paths(model))
+    assert {c.kind for c in find_components(model, "default")} == {GATE_UP}
+
+
+def test_offloaded_experts_are_refused() -> None:
+    model = adapt_experts(mixture("mixtral"), [DOWN])
+    experts = wrapper_of(model).get_base_layer()
+    cpu_offload(experts, execution_device=torch.device("cpu"))
+    (problem,) = inspect(model, ["default"], probe=INPUTS).problems
+    assert problem.place == PATH
+    assert problem.message.startswith("PEFT merges it into the experts' weights, which are offloaded here; load")
+
+
+def test_weights_that_are_split_over_processes() -> None:
+    (problem,) = split_problems(LoraConfig(target_parameters=[DOWN]))
+    assert problem.place == "target_parameters"
+    assert problem.message == (
+        "PEFT adds it to the frozen weights, which are split over processes here; capture it in one process"
+    )
+
+
+@pytest.mark.filterwarnings("ignore:The following (rank|alpha)_pattern keys")
+def test_a_file_with_a_pair_for_each_expert(tmp_path: Path) -> None:
+    """As of transformers 4, where each expert was a module."""
+    layers = [f"model.layers.{i}.block_sparse_moe.experts.{e}" for i in (0, 1) for e in range(5)]
+    sizes = {"w1": (32, INNER), "w2": (INNER, 32), "w3": (32, INNER)}
+    pairs = [(f"base_model.model.{path}.{name}", *size) for path in layers for name, size in sizes.items()]
+    weights = {f"{path}.lora_A.weight": torch.ones(3, d_in) for path, d_in, _ in pairs}
+    weights |= {f"{path}.lora_B.weight": torch.ones(d_out, 3) for path, _, d_out in pairs}
+    LoraConfig(r=3, target_modules=[*sizes], task_type="CAUSAL_LM").save_pretrained(tmp_path)
+    save_file(weights, tmp_path / "adapter_model.safetensors")
+    words = "it has one A and B for each expert, whose weights are one here; load it with PEFT and save it again"
+    with pytest.raises(AdapterError, match=words) as error:
+        attach_adapter(mixture("mixtral"), tmp_path)
+    assert "it lacks weights" not in str(error.value)
+
+
+def test_importance_is_refused(tiny_tokenizer: Any, tmp_path: Path) -> None:
+    (tmp_path / "text.txt").write_text("The old fox")
+    config = CaptureConfig(
+        model="m",
+        adapter="a",
+        data=(str(tmp_path / "text.txt"),),
+        out=str(tmp_path / "run"),
+        importance=1,
+        window_tokens=64,
+    )
+    with pytest.raises(ValueError, match=f"`importance` is 1, but '{PATH}' is a weight of experts, whose gradients"):
+        capture(config, model=adapt_experts(mixture("mixtral")), tokenizer=tiny_tokenizer)
+    assert not (tmp_path / "run").exists()
+
+
+def test_zero_b_is_named_by_its_parameter() -> None:
+    model = adapt_experts(mixture("mixtral"))
+    inner = wrapper_of(model).base_layer
+    torch.nn.init.zeros_(inner.lora_B["default"].weight)
+    (note,) = inspect(model, ["default"]).notes
+    assert (note.kind, note.places) == ("zero", (f"model.layers.0.mlp.{GATE_UP}",))
+
+
+@pytest.mark.parametrize("stream", ["adapted", "pair"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_whole_capture(kind: str, stream: str, tiny_tokenizer: Any, tmp_path: Path) -> None:
+    """From folders through the writer to MIUB."""
+    plain = mixture(kind)
+    save_model(tmp_path / "model", plain, tiny_tokenizer)
+    model = adapt_experts(plain)
+    model.save_pretrained(tmp_path / "adapter", save_embedding_layers=False)
+    (tmp_path / "text.txt").write_text("The old fox sees the red tree. 12+7=19; 3+4=7; " * 4)
+    settings: dict[str, Any] = {
+        "model": str(tmp_path / "model"),
+        "adapter": str(tmp_path / "adapter"),
+        "stream": stream,
+    }
+    run = capture(
+        CaptureConfig(**settings, data=(str(tmp_path / "text.txt"),), out=str(tmp_path / "run"), window_tokens=64)
+    )
+    assert stores.verify(run.path, level="decode").problems == ()
+    names = (DOWN, GATE_UP) if stream == "adapted" else (DOWN,)
+    assert [*run.component_paths] == [f"{path}.{name}" for path in block_paths(model) for name in names]
+    assert {*run.components["kind"].values} == {*names}
+    result = analyze.miub(run)
+    assert float(result["miub"]) > 0
+    # A model that was loaded whole is the same one.
+    memory = capture(
+        CaptureConfig(**settings, data=(str(tmp_path / "text.txt"),), out=str(tmp_path / "again"), window_tokens=64),
+        model=model,
+        tokenizer=tiny_tokenizer,
+    )
+    path = run.component_paths[0]
+    assert (run.base(path).values == memory.base(path).values).all()
+    assert (run.delta(path).values == memory.delta(path).values).all()
