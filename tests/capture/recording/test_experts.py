@@ -1,5 +1,6 @@
 """LoRA on experts: base and delta of a block are those of the block written out, expert by expert."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +14,18 @@ from transformers import DeepseekV3Config, DeepseekV3ForCausalLM
 
 from lorascope import analyze, stores
 from lorascope.capture import CaptureConfig, capture
+from lorascope.capture.errors import CaptureError
 from lorascope.capture.models.adapter import attach_adapter
 from lorascope.capture.models.components import exclusion_reason, find_components
 from lorascope.capture.models.passes import Pass
 from lorascope.capture.models.preflight import Preflight, inspect
 from lorascope.capture.models.refusal import AdapterError, split_problems
+from lorascope.capture.recording.hooks import Recorder
 
 from ...mixtures import KINDS, mixture
 from ...tiny import SHAPE, save_model
 from ..mixtures import DOWN, GATE_UP, INNER, adapt_experts, block_paths, routing, written_block
-from ..recorded import adapt, inputs_of, record
+from ..recorded import Kept, adapt, inputs_of, record
 
 INPUTS = {"input_ids": torch.arange(3, 43).reshape(2, 20), "attention_mask": torch.ones(2, 20, dtype=torch.long)}
 IMPLEMENTATIONS = [(kind, name) for kind in KINDS[:3] for name in ("eager", "grouped_mm", "batched_mm")]
@@ -177,6 +180,7 @@ def test_another_mixture_with_groups_and_shared_experts() -> None:
     model = adapt_experts(plain)
     assert inspect(model, ["default"], probe=INPUTS) == Preflight((), (), ())
     recorded = record(model, INPUTS)
+    assert 0 < recorded.recorder.worst_excess < 0.5
     assert [c.layer for c in recorded.components["default"]] == [1, 1]
     ((path, output),) = outputs_of_blocks(model).items()
     (plain_output,) = outputs_of_blocks(model, Pass("base", None)).values()
@@ -184,6 +188,133 @@ def test_another_mixture_with_groups_and_shared_experts() -> None:
         delta = recorded.kept.arrays[f"adapters/default/delta/{path}.{name}"]
         torch.testing.assert_close(recorded.kept.arrays[f"states/{path}.{name}/base"] + delta, output)
         assert delta.norm() > 0.01 * plain_output.norm()
+
+
+def plant(wrapper: Any, how: str) -> None:
+    """Make PEFT pair experts with other rows of A or columns of B than their own."""
+
+    def factors(name: str) -> Any:
+        a, b, n = wrapper.lora_A[name].weight, wrapper.lora_B[name].weight, wrapper.num_experts
+        rows, columns = a.reshape(n, -1, a.shape[1]), b.reshape(len(b), -1, n).permute(2, 0, 1)
+        if how == "B expert after expert":
+            columns = b.reshape(len(b), n, -1).permute(1, 0, 2)
+        elif how == "A rank after rank":
+            rows = a.reshape(-1, n, a.shape[1]).transpose(0, 1)
+        elif how == "exchanged":
+            columns = columns[[0, 2, 1, *range(3, n)]]
+        elif how == "one is another's":
+            columns = columns[[0, 1, 2, 0, *range(4, n)]]
+        if not wrapper._did_swap_in_out_features:
+            rows, columns = columns.transpose(1, 2), rows.transpose(1, 2)
+        dtype = wrapper.get_param().dtype
+        return columns.to(dtype), rows.to(dtype), wrapper.scaling[name]
+
+    wrapper.get_delta_factors = factors
+
+
+def named_experts(error: str) -> dict[str, set[int]]:
+    """Component -> the experts that a message names."""
+    found = re.findall(r"experts of '([^']+)' \(share of their delta that arrives, not 1: ([^)]*)\)", error)
+    return {path: {int(expert) for expert in re.findall(r"expert (\d+)", experts)} for path, experts in found}
+
+
+MANY = {"input_ids": torch.randint(3, 300, (4, 60), generator=torch.Generator().manual_seed(1))}
+FAULTS = {
+    "none": set(),
+    "B expert after expert": {0, 1, 2, 3, 4},
+    "A rank after rank": {0, 1, 2, 3, 4},
+    "exchanged": {1, 2},
+    "one is another's": {3},
+}
+
+
+@pytest.mark.parametrize("how", FAULTS)
+@pytest.mark.parametrize("parameter", [DOWN, GATE_UP])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_delta_is_the_experts_own(kind: str, dtype: torch.dtype, parameter: str, how: str) -> None:
+    """`B expert after expert` is what unsloth-zoo's issue 1269 was about."""
+    model = adapt_experts(mixture(kind).to(dtype), lora_alpha=2)
+    plant(next(w for w in wrappers_of(model, 1) if w.parameter_name == parameter.removeprefix("experts.")), how)
+    if how == "none":
+        recorder = record(model, MANY).recorder
+        assert 0 < recorder.worst_excess < 0.5
+        shares = torch.stack([*recorder.experts.shares().values()])
+        assert shares.sub(1).abs().nan_to_num(0).max() < (0.01 if dtype == torch.float32 else 0.3)
+        assert shares.isfinite().sum() >= (20 if dtype == torch.float32 else 18)
+        return
+    with pytest.raises(CaptureError, match="don't add their own rows of A and columns of B") as error:
+        record(model, MANY)
+    named = named_experts(str(error.value))
+    path = f"model.layers.1.{'feed_forward' if kind == 'llama4' else 'mlp'}.{parameter}"
+    assert named[path] <= FAULTS[how]
+    assert {*named} == {path}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_wrong_deltas_of_a_hundredth_of_base_are_found_in_bfloat16(kind: str) -> None:
+    model = adapt_experts(mixture(kind).to(torch.bfloat16), lora_alpha=0.25 if kind == "llama4" else 0.15)
+    right = record(model, MANY)
+    for component in right.components["default"]:
+        base = right.kept.arrays[f"states/{component.path}/base"].float()
+        assert 0.0095 < right.delta("default", component.path).norm() / base.norm() < 0.02
+    plant(wrappers_of(model, 1)[1], "B expert after expert")
+    with pytest.raises(CaptureError, match=r"experts of 'model.layers.1.*gate_up_proj' .share of their delta"):
+        record(model, MANY)
+
+
+def test_many_experts_and_what_the_error_says() -> None:
+    model = adapt_experts(mixture("qwen3", n_experts=32), lora_alpha=2)
+    assert 0 < record(model, MANY).recorder.worst_excess < 0.5
+    plant(wrappers_of(model, 0)[0], "B expert after expert")
+    with pytest.raises(CaptureError) as error:
+        record(model, MANY)
+    number = r"-?\d\.\d\d"
+    words = (
+        rf"experts of '{PATH}' .share of their delta that arrives, not 1: expert \d+ {number}, expert \d+ {number}, "
+        rf"expert \d+ {number}, \d+ others. don't add their own rows of A and columns of B: they are paired with other "
+        "experts'; look at the code that loads or runs the adapter"
+    )
+    assert re.fullmatch(words, str(error.value))
+
+
+def test_experts_with_few_tokens_in_a_pass_are_judged_later() -> None:
+    model = adapt_experts(mixture("mixtral").to(torch.bfloat16), [DOWN], lora_alpha=0.15)
+    plant(wrappers_of(model, 1)[0], "exchanged")
+    components = {"default": find_components(model, "default")}
+    recorder, counts = Recorder(components), []
+
+    def record_pairs() -> None:
+        for start in range(4, 300, 2):
+            with ADAPTED.enabled(model), recorder.recording(Kept((1, 2)), ADAPTED):  # type: ignore[arg-type]
+                model(input_ids=torch.tensor([[start, start + 1]]))
+            counts.append(int(recorder.experts.shares()[PATH.replace("0", "1")].isfinite().sum()))
+
+    with recorder.attached(), torch.inference_mode(), pytest.raises(CaptureError, match="expert [12] "):
+        record_pairs()
+    assert counts[0] == 0 < counts[-1]
+
+
+def test_a_block_whose_output_is_changed() -> None:
+    """By a factor on all experts alike, the shares stay near 1, and the norms don't."""
+    model = adapt_experts(mixture("mixtral"), [DOWN])
+    block = [*blocks_of(model).values()][1]
+    block.register_forward_hook(lambda module, args, output: output * 1.01)
+    with pytest.raises(CaptureError, match=f"output of '{PATH.replace('0', '1')}' isn't its base plus delta: off by"):
+        record(model, MANY)
+
+
+def test_infinite_bases_are_no_fault_of_the_adapter() -> None:
+    model = adapt_experts(mixture("mixtral"), [DOWN])
+    with torch.no_grad():
+        wrappers_of(model, 1)[0].get_base_layer().down_proj[2].fill_(torch.inf)
+    assert 0 < record(model, MANY).recorder.worst_excess < 0.5
+
+
+def wrappers_of(model: Any, layer: int) -> list[Any]:
+    """Of one layer, from the outermost to the innermost."""
+    block = [*blocks_of(model).values()][layer]
+    return [module for module in block.modules() if isinstance(module, ParamWrapper)]
 
 
 def wrapper_of(model: Any) -> Any:

@@ -6,8 +6,8 @@ from typing import Any
 import torch
 
 from ..models.branches import adds_in_place, compute_factor, dora_delta, dora_dtype, dora_output, replaced_output
-from ..models.experts import output_without
-from .sink import Sink
+from ..models.experts import Routing, Written, output_without, read_routing, write_out
+from .sink import Sink, proved
 from .sites import Addition, Site, Sum
 
 
@@ -102,6 +102,8 @@ class AdaptedPassActions:
     """Component of a pair -> its base in the base pass."""
     sums: dict[int, Sum] = field(default_factory=dict)
     """Component -> its sum so far; the tensors are the layer's own."""
+    written: Written | None = None
+    """Outputs of experts one by one for the proved tokens, of the block that runs or ran last."""
 
     def take_base(self, site: Site, call: Call) -> None:
         """Store the frozen layer's output (base), and keep it, before PEFT changes it, until delta is known."""
@@ -149,11 +151,26 @@ class AdaptedPassActions:
         base = site.module.original_module(*call.args, **call.kwargs).flatten(0, -2)
         self._take_difference(site, Sum(addition, base, output=call.flat))
 
+    def take_routing(self, site: Site, call: Call) -> None:
+        """Compute what each expert outputs alone, once for all components of a block."""
+        (addition,) = site.additions
+        block = addition.component.block
+        if self.written is None or self.written.block is not block:
+            routing = Routing(*map(self._take_proved, read_routing(block, call.args, call.output)))
+            self.written = write_out(block, addition.adapter, routing)
+
     def take_block(self, site: Site, call: Call) -> None:
         """Run a block of experts again without the adapter of one parameter, and store and measure the difference."""
         (addition,) = site.additions
         base = output_without(site.module, addition.component.block, call.args, call.kwargs)
-        self._take_difference(site, Sum(addition, base, output=call.flat))
+        total = Sum(addition, base, output=call.flat)
+        if self.written is not None:  # else a hook didn't fire, which is detected after the pass
+            self.sink.excess[site.path] = self.sink.experts.prove(self.written, total.select(self._take_proved))
+        self._take_difference(site, total)
+
+    def _take_proved(self, output: torch.Tensor) -> torch.Tensor:
+        """Return an output (flat token, ...) at the captured tokens, at most 256, on which experts are proved."""
+        return proved(self.sink.target.take(output))
 
     def _take_difference(self, site: Site, total: Sum) -> None:
         """Store and measure a base that was computed apart, and the output minus it."""

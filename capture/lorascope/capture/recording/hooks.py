@@ -19,15 +19,16 @@ import torch
 from ..buffers.target import BatchTarget
 from ..errors import CaptureError
 from ..models.components import LoraComponent
-from ..models.experts import block_output
+from ..models.experts import block_output, routing_module
 from ..models.passes import Pass, stream_passes
+from .expert_sums import ExpertSums
 from .hook_actions import AdaptedPassActions, BasePassActions, Call
 from .reduce import make_helper_threads
 from .sink import Sink, TakeReduced
 from .sites import Site, make_sites
 
-INSIDE = ("factor", "branch")
-"""Names of the hooks inside of an adapter, which fire only while it is on."""
+INSIDE = ("factor", "branch", "routing")
+"""Names of the hooks that take what an adapter does inside, in passes in which it is on."""
 
 
 class Recorder:
@@ -78,6 +79,8 @@ class Recorder:
         self.worst_excess = 0.0
         """Largest |output - (base + delta)| so far, divided by what rounding allows."""
         self._components = components
+        self.experts = ExpertSums()
+        """Sums over the passes so far, which say whether each expert of a block adds its own delta."""
         self.adapters = tuple(components)
         """Names of the adapters."""
         self._stream = stream
@@ -118,6 +121,7 @@ class Recorder:
             keep_states=self.keep_states,
             reducer=self._reducer,
             threads=self._threads,
+            experts=self.experts,
         )
         self._pass = pass_
         self._actions = (BasePassActions if pass_.name == "base" else AdaptedPassActions)(sink, self._pair_bases)
@@ -159,10 +163,11 @@ class Recorder:
         return hook
 
     def _check_sums(self, sink: Sink) -> None:
-        """Raise `CaptureError` unless every layer's output is its base plus delta.
+        """Raise `CaptureError` unless every layer's output is its base plus delta, and experts' deltas are their own.
 
         This is the only place that waits for the device.
         """
+        self.experts.require_own()
         for path, value in zip(sink.excess, _largest_values(sink.excess.values()), strict=True):
             self.worst_excess = max(self.worst_excess, value)
             if math.isnan(value):
@@ -203,7 +208,7 @@ def _hooked_modules(site: Site, stream: str) -> dict[str, torch.nn.Module]:
         return {"replaced": site.module}
     addition = site.additions[0]
     if (block := addition.component.block) is not None:
-        return {"block": block}
+        return {"routing": routing_module(block), "block": block}
     modules = {"base": site.module.base_layer, "output": site.module}
     source = addition.component.delta_source
     if stream != "base" and source == "branch":
@@ -215,7 +220,7 @@ def _hooked_modules(site: Site, stream: str) -> dict[str, torch.nn.Module]:
 
 def _check_layout(site: Site, what: str, shape: tuple[int, int], output: Any) -> None:
     """Raise `CaptureError` unless an output keeps the axes (sequence, position), which identify the tokens."""
-    if what == "branch":
+    if what in {"branch", "routing"}:
         return  # of the same shape as the output, which is checked; an embedding's is a pair of tensors
     if not isinstance(output, torch.Tensor):
         raise CaptureError(f"{what} of {site.path!r} is a {type(output).__name__}, not a tensor")

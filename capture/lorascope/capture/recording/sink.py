@@ -17,6 +17,7 @@ import torch
 
 from ..buffers.target import BatchTarget
 from ..models.shards import Shards
+from .expert_sums import ExpertSums
 from .reduce import Reduced, has_kernel, jensen_shannon, reduce_tokens, values_per_part
 from .sites import Addition, Site, Sum
 
@@ -81,6 +82,8 @@ class Sink:
     excess: dict[str, torch.Tensor] = field(default_factory=dict)
     """Component path -> |output - (base + delta)| divided by what rounding allows, one value or one per token, on the
     component's device."""
+    experts: ExpertSums = field(default_factory=ExpertSums)
+    """Sums over the passes so far, which say whether each expert of a block adds its own delta."""
     _gathered: _GatheredCalls = field(default_factory=_GatheredCalls)
 
     def finish(self) -> None:

@@ -1,0 +1,81 @@
+"""Check that what each expert's adapter adds is its own: the expert's rows of A and columns of B.
+
+A block of experts outputs base plus delta, where delta is what an adapter on one parameter adds. Delta of each chosen
+expert is computed again from its own A and B, without PEFT's code. Both must agree in norm, and the share of an
+expert's own delta in what the block adds must be 1: it is near 0 if the expert has the delta of another.
+"""
+
+from dataclasses import dataclass, field
+
+import torch
+
+from ..errors import CaptureError
+from ..models.experts import Written, scales_input
+from .sites import Sum
+
+LARGEST_ERROR = 0.5
+"""Largest difference from 1 of the share of an expert's delta that the block adds: halfway to what it is where the
+expert has the delta of another."""
+NAMED_EXPERTS = 3
+"""Largest number of experts that an error names; it counts the others."""
+
+
+@dataclass(slots=True)
+class ExpertSums:
+    """Sums over the passes of a process, by component and expert, which say how much of an expert's delta arrives."""
+
+    _sums: dict[str, torch.Tensor] = field(default_factory=dict)
+    """Component path -> float64 (expert, 4): product of off and delta, squares of delta and of rounding, numbers."""
+
+    def prove(self, written: Written, total: Sum) -> torch.Tensor:
+        """Add the tokens of a pass to a component's sums; return |off| / what rounding allows (token,).
+
+        Off is output - base minus the sum of the experts' own deltas, times their weights. Above 1 it is wrong.
+        """
+        component, (_, chosen, weights) = total.addition.component, written.routing
+        is_weighted = scales_input(component.module.get_base_layer())  # which is in the experts' output then
+        share = (torch.ones_like(weights) if is_weighted else weights).float()[..., None]
+        assert total.output is not None
+        base, output = total.base.float(), total.output.float()
+        parts = written.delta[component.path.rpartition(".")[2]] * share
+        off = output - base - parts.sum(1)
+        size = output.norm(dim=-1) + base.norm(dim=-1) + 2 * (written.output * share).norm(dim=-1).sum(1)
+        eps, float32 = torch.finfo(total.output.dtype).eps, torch.finfo(torch.float32)
+        rounding = (eps * size).square()[:, None].expand(chosen.shape)
+        n_numbers = torch.full_like(rounding, component.d_out)
+        columns = torch.stack(((off[:, None] * parts).sum(-1), parts.square().sum(-1), rounding, n_numbers), -1)
+        is_finite = base.isfinite().all(-1)  # elsewhere there is nothing to compare
+        columns = columns.where(is_finite[:, None, None], 0)
+        before = self._sums.get(component.path, off.new_zeros((component.module.num_experts, 4)).double())
+        self._sums[component.path] = before.index_add(0, chosen.flatten(), columns.flatten(0, 1).double())
+        allowed = (2 * eps + max(component.d_in, component.d_out) ** 0.5 * float32.eps) * size + float32.tiny
+        excess: torch.Tensor = (off.norm(dim=-1) / allowed).where(is_finite, 0)
+        return excess
+
+    def shares(self) -> dict[str, torch.Tensor]:
+        """Return component -> each expert's share of its own delta that arrives, 1 if it is right; NaN where unknown.
+
+        It is unknown where delta is below rounding, or the expert had too few tokens.
+        """
+        known = {}
+        for path, sums in self._sums.items():
+            product, own, rounding, n = sums.cpu().T
+            is_known = (own > rounding / 64) & (own * n > 16 * rounding)
+            known[path] = (1 + product / own).where(is_known, torch.nan)
+        return known
+
+    def require_own(self) -> None:
+        """Raise `CaptureError` if an expert's delta isn't that of its own A and B, with the experts' numbers."""
+        reasons = []
+        for path, shares in self.shares().items():
+            wrong = torch.where((shares - 1).abs() > LARGEST_ERROR)[0].tolist()
+            named = [f"expert {expert} {shares[expert]:.2f}" for expert in wrong[:NAMED_EXPERTS]]
+            if n_others := len(wrong) - len(named):
+                named.append(f"{n_others} others")
+            if named:
+                reasons.append(f"experts of {path!r} (share of their delta that arrives, not 1: {', '.join(named)})")
+        if reasons:
+            raise CaptureError(
+                f"{' and '.join(reasons)} don't add their own rows of A and columns of B: they are paired with other "
+                "experts'; look at the code that loads or runs the adapter"
+            )
