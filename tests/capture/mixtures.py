@@ -71,10 +71,7 @@ def routing(kind: str, block: Any, x: torch.Tensor) -> tuple[torch.Tensor, torch
 
 def expert_weights(kind: str, block: Any, expert: int, off: Collection[str]) -> dict[str, Any]:
     """Weights (output, input) and biases of an expert in float64, with the adapters that aren't off."""
-    wrappers, experts, weights = {}, block.experts, {}
-    while isinstance(experts, ParamWrapper):
-        wrappers[experts.parameter_name] = experts
-        experts = experts.base_layer
+    wrappers, experts, weights = wrappers_of(block), block.experts.get_base_layer(), {}
     for name in ("gate_up_proj", "down_proj"):
         weight = getattr(experts, name)[expert].double()
         if name in wrappers and name not in off:
@@ -89,13 +86,49 @@ def expert_weights(kind: str, block: Any, expert: int, off: Collection[str]) -> 
     return weights
 
 
+def wrappers_of(block: Any) -> dict[str, Any]:
+    """PEFT's wrappers around the experts of a block, by parameter, from the outermost."""
+    wrappers, experts = {}, block.experts
+    while isinstance(experts, ParamWrapper):
+        wrappers[experts.parameter_name] = experts
+        experts = experts.base_layer
+    return wrappers
+
+
+@torch.no_grad()
+def written_choices(kind: str, block: Any, x: torch.Tensor, name: str) -> dict[str, torch.Tensor]:
+    """Js, norms and z of each chosen expert's own output (token, choice, ...) for the adapter on one parameter."""
+    wrapper = wrappers_of(block)[name]
+    a, b = (side["default"].weight.double() for side in (wrapper.lora_A, wrapper.lora_B))
+    n = wrapper.num_experts
+    rank = len(a) // n
+    chosen, shares = routing(kind, block, x)
+    rows: dict[str, list[torch.Tensor]] = {"js": [], "base_norm": [], "delta_norm": [], "z": []}
+    for token in range(len(x)):
+        for expert, share in zip(chosen[token].tolist(), shares[token].double(), strict=True):
+            own = x[token].double() * (share if kind == "llama4" else 1)
+            on, off = (expert_weights(kind, block, expert, parts) for parts in ((), (name,)))
+            base, total = one_expert(kind, off, own), one_expert(kind, on, own)
+            p, q = base.softmax(-1), total.softmax(-1)
+            middle = (p + q) / 2
+            rows["js"].append(sum((side * (side / middle).log()).sum() / 2 for side in (p, q)))
+            rows["base_norm"].append(base.norm())
+            rows["delta_norm"].append((total - base).norm())
+            right = b[:, expert::n].T if kind == "llama4" else a[expert * rank :][:rank]
+            rows["z"].append(right @ (own if name == "gate_up_proj" else activated(kind, on, own)))
+    return {measure: torch.stack(values).unflatten(0, chosen.shape) for measure, values in rows.items()}
+
+
 def one_expert(kind: str, weights: dict[str, Any], x: torch.Tensor) -> torch.Tensor:
     """What an expert puts out for one token, before its weight."""
+    return linear(activated(kind, weights, x), weights["down_proj"], weights["down_proj_bias"])
+
+
+def activated(kind: str, weights: dict[str, Any], x: torch.Tensor) -> torch.Tensor:
+    """The input of an expert's `down_proj` for one token."""
     both = linear(x, weights["gate_up_proj"], weights["gate_up_proj_bias"])
     if kind == "gptoss":
         gate, up = both[::2].clamp(max=7), both[1::2].clamp(-7, 7)
-        inside = (up + 1) * gate * torch.sigmoid(1.702 * gate)
-    else:
-        gate, up = both.chunk(2)
-        inside = silu(gate) * up
-    return linear(inside, weights["down_proj"], weights["down_proj_bias"])
+        return (up + 1) * gate * torch.sigmoid(1.702 * gate)
+    gate, up = both.chunk(2)
+    return silu(gate) * up

@@ -49,8 +49,11 @@ class Kept:
         else:
             self.factors[path, columns.start] = output.clone()
 
-    def put_values(self, path: str, values: torch.Tensor, column: int, *, measured: bool = False) -> None:
-        assert values.shape == (self.measured_tokens if measured else self.flat).shape
+    def has_array(self, path: str) -> bool:
+        return path.startswith("experts/")
+
+    def put_values(self, path: str, values: torch.Tensor, column: int = 0, *, measured: bool = False) -> None:
+        assert len(values) == len(self.measured_tokens if measured else self.flat)
         self.measured[path, column] = values.clone()
 
 

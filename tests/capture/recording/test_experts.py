@@ -4,11 +4,11 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from accelerate import cpu_offload  # type: ignore[import-untyped]  # it has no stubs
 from peft import LoraConfig
-from peft.tuners.lora.layer import ParamWrapper
 from safetensors.torch import save_file
 from transformers import DeepseekV3Config, DeepseekV3ForCausalLM
 
@@ -20,11 +20,22 @@ from lorascope.capture.models.components import exclusion_reason, find_component
 from lorascope.capture.models.passes import Pass
 from lorascope.capture.models.preflight import Preflight, inspect
 from lorascope.capture.models.refusal import AdapterError, split_problems
+from lorascope.capture.recording import expert_sums
 from lorascope.capture.recording.hooks import Recorder
 
 from ...mixtures import KINDS, mixture
 from ...tiny import SHAPE, save_model
-from ..mixtures import DOWN, GATE_UP, INNER, adapt_experts, block_paths, routing, written_block
+from ..mixtures import (
+    DOWN,
+    GATE_UP,
+    INNER,
+    adapt_experts,
+    block_paths,
+    routing,
+    wrappers_of,
+    written_block,
+    written_choices,
+)
 from ..recorded import Kept, adapt, inputs_of, record
 
 INPUTS = {"input_ids": torch.arange(3, 43).reshape(2, 20), "attention_mask": torch.ones(2, 20, dtype=torch.long)}
@@ -235,7 +246,7 @@ FAULTS = {
 def test_each_delta_is_the_experts_own(kind: str, dtype: torch.dtype, parameter: str, how: str) -> None:
     """`B expert after expert` is what unsloth-zoo's issue 1269 was about."""
     model = adapt_experts(mixture(kind).to(dtype), lora_alpha=2)
-    plant(next(w for w in wrappers_of(model, 1) if w.parameter_name == parameter.removeprefix("experts.")), how)
+    plant(wrapper_of(model, 1, parameter), how)
     if how == "none":
         recorder = record(model, MANY).recorder
         assert 0 < recorder.worst_excess < 0.5
@@ -258,7 +269,7 @@ def test_wrong_deltas_of_a_hundredth_of_base_are_found_in_bfloat16(kind: str) ->
     for component in right.components["default"]:
         base = right.kept.arrays[f"states/{component.path}/base"].float()
         assert 0.0095 < right.delta("default", component.path).norm() / base.norm() < 0.02
-    plant(wrappers_of(model, 1)[1], "B expert after expert")
+    plant(wrapper_of(model, 1, GATE_UP), "B expert after expert")
     with pytest.raises(CaptureError, match=r"experts of 'model.layers.1.*gate_up_proj' .share of their delta"):
         record(model, MANY)
 
@@ -266,7 +277,7 @@ def test_wrong_deltas_of_a_hundredth_of_base_are_found_in_bfloat16(kind: str) ->
 def test_many_experts_and_what_the_error_says() -> None:
     model = adapt_experts(mixture("qwen3", n_experts=32), lora_alpha=2)
     assert 0 < record(model, MANY).recorder.worst_excess < 0.5
-    plant(wrappers_of(model, 0)[0], "B expert after expert")
+    plant(wrapper_of(model, 0, DOWN), "B expert after expert")
     with pytest.raises(CaptureError) as error:
         record(model, MANY)
     number = r"-?\d\.\d\d"
@@ -280,7 +291,7 @@ def test_many_experts_and_what_the_error_says() -> None:
 
 def test_experts_with_few_tokens_in_a_pass_are_judged_later() -> None:
     model = adapt_experts(mixture("mixtral").to(torch.bfloat16), [DOWN], lora_alpha=0.15)
-    plant(wrappers_of(model, 1)[0], "exchanged")
+    plant(wrapper_of(model, 1, DOWN), "exchanged")
     components = {"default": find_components(model, "default")}
     recorder, counts = Recorder(components), []
 
@@ -307,18 +318,13 @@ def test_a_block_whose_output_is_changed() -> None:
 def test_infinite_bases_are_no_fault_of_the_adapter() -> None:
     model = adapt_experts(mixture("mixtral"), [DOWN])
     with torch.no_grad():
-        wrappers_of(model, 1)[0].get_base_layer().down_proj[2].fill_(torch.inf)
+        wrapper_of(model, 1, DOWN).get_base_layer().down_proj[2].fill_(torch.inf)
     assert 0 < record(model, MANY).recorder.worst_excess < 0.5
 
 
-def wrappers_of(model: Any, layer: int) -> list[Any]:
-    """Of one layer, from the outermost to the innermost."""
+def wrapper_of(model: Any, layer: int, parameter: str) -> Any:
     block = [*blocks_of(model).values()][layer]
-    return [module for module in block.modules() if isinstance(module, ParamWrapper)]
-
-
-def wrapper_of(model: Any) -> Any:
-    return next(module for module in model.modules() if isinstance(module, ParamWrapper))
+    return wrappers_of(block)[parameter.removeprefix("experts.")]
 
 
 PATH = f"model.layers.0.mlp.{DOWN}"
@@ -364,7 +370,7 @@ def spoil_dtype(experts: Any) -> None:
 )
 def test_experts_that_are_left_out(spoil: Any, reason: str) -> None:
     model = adapt_experts(mixture("mixtral"), [DOWN])
-    wrapper = wrapper_of(model)
+    wrapper = wrapper_of(model, 0, DOWN)
     assert exclusion_reason(PATH, wrapper) is None
     spoil(wrapper.get_base_layer())
     assert exclusion_reason(PATH, wrapper) == reason
@@ -376,7 +382,7 @@ def test_experts_that_are_left_out(spoil: Any, reason: str) -> None:
 
 def test_experts_without_a_block_of_their_own() -> None:
     """As in Gemma 4, whose decoder layers call the experts themselves."""
-    wrapper = wrapper_of(adapt_experts(mixture("mixtral"), [DOWN]))
+    wrapper = wrapper_of(adapt_experts(mixture("mixtral"), [DOWN]), 0, DOWN)
     words = "how a MixtralExperts and the block around it compute isn't known"
     assert exclusion_reason(f"model.layers.0.{DOWN}", wrapper) == words
 
@@ -390,7 +396,7 @@ def test_biases_of_experts_are_left_out() -> None:
 
 def test_offloaded_experts_are_refused() -> None:
     model = adapt_experts(mixture("mixtral"), [DOWN])
-    experts = wrapper_of(model).get_base_layer()
+    experts = wrapper_of(model, 0, DOWN).get_base_layer()
     cpu_offload(experts, execution_device=torch.device("cpu"))
     (problem,) = inspect(model, ["default"], probe=INPUTS).problems
     assert problem.place == PATH
@@ -438,10 +444,70 @@ def test_importance_is_refused(tiny_tokenizer: Any, tmp_path: Path) -> None:
 
 def test_zero_b_is_named_by_its_parameter() -> None:
     model = adapt_experts(mixture("mixtral"))
-    inner = wrapper_of(model).base_layer
+    inner = wrapper_of(model, 0, GATE_UP)
     torch.nn.init.zeros_(inner.lora_B["default"].weight)
     (note,) = inspect(model, ["default"]).notes
     assert (note.kind, note.places) == ("zero", (f"model.layers.0.mlp.{GATE_UP}",))
+
+
+MEASURES = ("js", "base_norm", "delta_norm", "z")
+
+
+@pytest.mark.parametrize("n_values", [expert_sums.MEASURED_VALUES, 1], ids=["at once", "by token"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_measures_of_each_chosen_expert(
+    kind: str, dtype: torch.dtype, n_values: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(expert_sums, "MEASURED_VALUES", n_values)
+    model = adapt_experts(mixture(kind).to(dtype))
+    measured, rtol = record(model, INPUTS).kept.measured, 1e-6 if dtype == torch.float32 else 0.01
+    inputs = inputs_of(model, INPUTS, block_paths(model))
+    for path, block in blocks_of(model).items():
+        x = inputs[path].flatten(0, -2)
+        chosen, weights = routing(kind, block, x)
+        assert torch.equal(measured[f"experts/{path}/expert", 0], chosen)
+        torch.testing.assert_close(measured[f"experts/{path}/weight", 0], weights.float(), rtol=rtol, atol=0)
+        for name in ("down_proj", "gate_up_proj"):
+            for measure, expected in written_choices(kind, block, x, name).items():
+                own = measured[f"experts/{path}.experts.{name}/{measure}", 0].double()
+                expected = expected.flatten(1)
+                error = (own - expected).norm() / expected.norm()
+                assert error < (2e-6 if dtype == torch.float32 else 0.02), measure
+
+
+def test_pair_stores_the_routing_of_both_passes() -> None:
+    model = adapt(mixture("qwen3"), r=3, target_modules=["q_proj"], target_parameters=[DOWN])
+    measured = record(model, INPUTS, stream="pair", skip=()).kept.measured
+    for prefix, pass_ in (("base_", Pass("base", None)), ("", ADAPTED)):
+        with pass_.enabled(model):
+            inputs = inputs_of(model, INPUTS, block_paths(model))
+        for path, block in blocks_of(model).items():
+            chosen, weights = routing("qwen3", block, inputs[path].flatten(0, -2))
+            assert torch.equal(measured[f"experts/{path}/{prefix}expert", 0], chosen)
+            torch.testing.assert_close(measured[f"experts/{path}/{prefix}weight", 0], weights, rtol=1e-6, atol=0)
+    both = [measured[f"experts/{path}/{prefix}weight", 0] for prefix in ("base_", "")]
+    assert not torch.equal(*both)
+
+
+@pytest.mark.filterwarnings("ignore:The following (rank|alpha)_pattern keys")
+def test_routing_is_that_of_an_adapted_router() -> None:
+    model = adapt(mixture("mixtral"), target_modules="all-linear", r=2)
+    measured = record(model, INPUTS).kept.measured
+    seen: dict[str, Any] = {}
+    handles = [
+        block.experts.register_forward_hook(lambda module, args, output, path=path: seen.__setitem__(path, args))
+        for path, block in blocks_of(model).items()
+    ]
+    with torch.inference_mode():
+        model(**INPUTS)
+    for handle in handles:
+        handle.remove()
+    for path, block in blocks_of(model).items():
+        x, chosen, weights = seen[path]
+        assert torch.equal(measured[f"experts/{path}/expert", 0], chosen)
+        assert torch.equal(measured[f"experts/{path}/weight", 0], weights)
+        assert not torch.equal(chosen, routing("mixtral", block, x)[0])  # without the router's adapter
 
 
 @pytest.mark.parametrize("stream", ["adapted", "pair"])
@@ -465,8 +531,16 @@ def test_a_whole_capture(kind: str, stream: str, tiny_tokenizer: Any, tmp_path: 
     names = (DOWN, GATE_UP) if stream == "adapted" else (DOWN,)
     assert [*run.component_paths] == [f"{path}.{name}" for path in block_paths(model) for name in names]
     assert {*run.components["kind"].values} == {*names}
-    result = analyze.miub(run)
-    assert float(result["miub"]) > 0
+    assert float(analyze.miub(run)["miub"]) > 0
+    for path in run.component_paths:
+        experts = run.experts(path)
+        applied_to = "input" if kind == "llama4" else "output"
+        assert experts.attrs == {"n_experts": 5, "applied_to": applied_to}
+        n_choices = 1 if kind == "llama4" else 2
+        assert experts["expert"].shape == (len(run.tokens["token_id"]), n_choices)
+        assert experts["z"].shape == (*experts["expert"].shape, 3)
+        assert all(np.isfinite(experts[name]).all() for name in ("weight", *MEASURES))
+        assert ("base_expert" in experts) == (stream == "pair")
     # A model that was loaded whole is the same one.
     memory = capture(
         CaptureConfig(**settings, data=(str(tmp_path / "text.txt"),), out=str(tmp_path / "again"), window_tokens=64),
@@ -474,5 +548,6 @@ def test_a_whole_capture(kind: str, stream: str, tiny_tokenizer: Any, tmp_path: 
         tokenizer=tiny_tokenizer,
     )
     path = run.component_paths[0]
+    assert run.experts(path).identical(memory.experts(path))
     assert (run.base(path).values == memory.base(path).values).all()
     assert (run.delta(path).values == memory.delta(path).values).all()

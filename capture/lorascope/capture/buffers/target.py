@@ -102,6 +102,10 @@ class BatchTarget:
         """Return the measured tokens' values (measured token,) from values of all captured tokens."""
         return values if self.measured.all() else self._among.copy(values)
 
+    def has_array(self, path: str) -> bool:
+        """Return whether any row of the batch has the array at `path`."""
+        return any(path in segment.buffer.tensors for segment in self.segments)
+
     def put(self, path: str, output: torch.Tensor, columns: slice | None = None) -> None:
         """Copy the captured tokens of an output (flat token, feature) into the rows' array at `path`.
 

@@ -154,7 +154,7 @@ def _make_component(path: str, order: int, module: Any, adapter: str, base: Any)
     is_split = isinstance(getattr(inner, "weight", None), DTensor)  # where PEFT's own sizes are those of a part
     d_in, d_out = (module.in_features, module.out_features) if is_lora and not is_split else _sizes(inner)  # type: ignore[misc]
     if isinstance(module, ParamWrapper):
-        block, kind = base.get_submodule(block_path(path) or ""), ".".join(names[-2:])
+        block, kind = base.get_submodule(str(block_path(path))), ".".join(names[-2:])
         d_in, d_out = weight_sizes(inner, names[-1])[0], weight_sizes(inner, "down_proj")[1]
     return LoraComponent(
         path=path,

@@ -6,13 +6,14 @@ of the whole block with one wrapper off, on the same input.
 """
 
 import re
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
 from peft.tuners.lora.layer import ParamWrapper
 from torch.nn.functional import linear
 
-from lorascope.stores.format.spec import block_path
+from lorascope.stores.format.spec import ExpertBlock, block_path
 
 from .passes import disabled_adapters
 
@@ -88,6 +89,18 @@ class Routing(NamedTuple):
     weights: torch.Tensor
     """Weights that the router gives them (token, choice)."""
 
+    def select(self, take: Callable[[torch.Tensor], torch.Tensor]) -> "Routing":
+        """Return the routing of some tokens only; `take` selects them from each tensor."""
+        return Routing(*map(take, self))
+
+
+def expert_block(path: str, block: Any) -> ExpertBlock:
+    """Return what a run stores of a block of experts: its path and its numbers of experts."""
+    experts = block.experts.get_base_layer()
+    n_choices = next(int(module.top_k) for module in block.modules() if hasattr(module, "top_k"))
+    applied_to: Any = "input" if scales_input(experts) else "output"
+    return ExpertBlock(path=path, n_experts=int(experts.num_experts), n_choices=n_choices, applied_to=applied_to)
+
 
 def routing_module(block: Any) -> Any:
     """Return the module of a block whose call has its routing: the experts, or the router if it scales their input."""
@@ -133,9 +146,9 @@ class Written(NamedTuple):
     output: torch.Tensor
     """An expert's output before its weight (token, choice, feature)."""
     delta: dict[str, torch.Tensor]
-    """Parameter -> that output minus the output without its adapter (token, choice, feature)."""
+    """Adapted parameter -> that output minus the output without its adapter (token, choice, feature)."""
     z: dict[str, torch.Tensor]
-    """Parameter -> the adapter's inner activations (token, choice, rank)."""
+    """Adapted parameter -> the adapter's inner activations (token, choice, rank)."""
 
 
 @torch.no_grad()
@@ -165,7 +178,8 @@ def write_out(block: Any, adapter: str, routing: Routing) -> Written:
         torch.cat(each)[back].view(n_tokens, n_choices, each[0].shape[1]) for each in zip(*parts, strict=True)
     )
     delta, z = (dict(zip(PARAMETERS, each, strict=True)) for each in (others[:2], others[2:]))
-    return Written(block, routing, output, delta, z)
+    adapted = [name for name in PARAMETERS if z[name].shape[-1]]
+    return Written(block, routing, output, {name: delta[name] for name in adapted}, {name: z[name] for name in adapted})
 
 
 def _weights(experts: Any, name: str, expert: int) -> tuple[torch.Tensor, torch.Tensor | None]:

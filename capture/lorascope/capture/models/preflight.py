@@ -101,7 +101,7 @@ def inspect(
     changed = {path: module for name in adapters for path, (_, module) in adapted_modules(model, name).items()}
     modules: dict[str, Any] = {path: each for path, each in changed.items() if exclusion_reason(path, each) is None}
     base: Any = model.get_base_model()
-    blocks = {path: block_path(path) for path, module in modules.items() if isinstance(module, ParamWrapper)}
+    blocks = {path: str(block_path(path)) for path, module in modules.items() if isinstance(module, ParamWrapper)}
     outer = {block: path for path, block in reversed(blocks.items())}
     reason = "in stream 'pair' it has the numbers of its block's other parameter, which stands for the whole block"
     skipped = {path: reason for path, block in blocks.items() if stream == "pair" and outer[block] != path}

@@ -1,23 +1,63 @@
-"""Check that what each expert's adapter adds is its own: the expert's rows of A and columns of B.
+"""Experts one by one: measures of what an adapter changes in each, and a check that each expert's delta is its own.
 
 A block of experts outputs base plus delta, where delta is what an adapter on one parameter adds. Delta of each chosen
-expert is computed again from its own A and B, without PEFT's code. Both must agree in norm, and the share of an
-expert's own delta in what the block adds must be 1: it is near 0 if the expert has the delta of another.
+expert is computed again from its own rows of A and columns of B, without PEFT's code. Both must agree in norm, and the
+share of an expert's own delta in what the block adds must be 1: it is near 0 if the expert has the delta of another.
 """
 
+from collections import defaultdict
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 
+from ..buffers.target import BatchTarget
 from ..errors import CaptureError
-from ..models.experts import Written, scales_input
+from ..models.experts import Routing, Written, scales_input, write_out
+from .reduce import Measured, Reduced, has_kernel, reduce_tokens
 from .sites import Sum
 
+MEASURED_VALUES = 2**24
+"""Largest number of values of experts' outputs that are measured at a time, 64 MB in float32; or those of a token."""
 LARGEST_ERROR = 0.5
 """Largest difference from 1 of the share of an expert's delta that the block adds: halfway to what it is where the
 expert has the delta of another."""
 NAMED_EXPERTS = 3
 """Largest number of experts that an error names; it counts the others."""
+
+
+def put_routing(target: BatchTarget, root: str, routing: Routing) -> None:
+    """Store which experts the captured tokens were routed to, and their weights."""
+    target.put_values(f"{root}expert", routing.chosen.clone())
+    target.put_values(f"{root}weight", routing.weights.float().clone())
+
+
+def put_measures(
+    target: BatchTarget, path: str, block: Any, adapter: str, routing: Routing, threads: ThreadPoolExecutor | None
+) -> None:
+    """Store js and norms of each chosen expert's own output, and z, by adapted parameter of the block at `path`."""
+    arrays: dict[str, list[torch.Tensor]] = defaultdict(list)
+    step = max(1, MEASURED_VALUES // (routing.chosen.shape[1] * routing.x.shape[1]))
+    for part in zip(*(torch.split(each, step) for each in routing), strict=True):
+        written = write_out(block, adapter, Routing(*part))
+        for name, delta in written.delta.items():
+            sides = (written.output - delta).flatten(0, 1), delta.flatten(0, 1)
+            measures = _measure_rows(*sides, threads)
+            values = {name: getattr(measures, name) for name in ("js", "base_norm", "delta_norm")}
+            for array, of_part in {**values, "z": written.z[name]}.items():
+                arrays[f"experts/{path}.experts.{name}/{array}"].append(of_part.reshape(len(delta), -1))
+    for array, parts in arrays.items():
+        target.put_values(array, torch.cat(parts))
+
+
+def _measure_rows(base: torch.Tensor, delta: torch.Tensor, threads: ThreadPoolExecutor | None) -> Reduced | Measured:
+    """Return JS and norms of rows, by the kernel where there is one."""
+    if not has_kernel(base.device):
+        return reduce_tokens(base, delta, threads=threads)
+    from .fused import measure_delta  # imports triton
+
+    return measure_delta(base, delta)
 
 
 @dataclass(slots=True)

@@ -5,8 +5,11 @@ from typing import Any
 
 import torch
 
+from lorascope.stores.format.spec import block_path
+
 from ..models.branches import adds_in_place, compute_factor, dora_delta, dora_dtype, dora_output, replaced_output
-from ..models.experts import Routing, Written, output_without, read_routing, write_out
+from ..models.experts import Written, output_without, read_routing, write_out
+from .expert_sums import put_measures, put_routing
 from .sink import Sink, proved
 from .sites import Addition, Site, Sum
 
@@ -67,6 +70,11 @@ class BasePassActions:
                 total = Sum(addition, call.flat, output=trained)
                 self.sink.take_difference(total)
                 self.sink.measure(site, total)
+
+    def take_routing(self, site: Site, call: Call) -> None:
+        """Store the routing of a block of experts in the base model."""
+        routing = read_routing(site.additions[0].component.block, call.args, call.output)
+        put_routing(self.sink.target, f"experts/{block_path(site.path)}/base_", routing.select(self.sink.target.take))
 
     def take_block(self, site: Site, call: Call) -> None:
         """Store the output of a block of experts, with all adapters off."""
@@ -152,12 +160,20 @@ class AdaptedPassActions:
         self._take_difference(site, Sum(addition, base, output=call.flat))
 
     def take_routing(self, site: Site, call: Call) -> None:
-        """Compute what each expert outputs alone, once for all components of a block."""
+        """Store routing and measures of each chosen expert, once for all components of a block.
+
+        What the experts output alone is kept for the proved tokens.
+        """
         (addition,) = site.additions
-        block = addition.component.block
-        if self.written is None or self.written.block is not block:
-            routing = Routing(*map(self._take_proved, read_routing(block, call.args, call.output)))
-            self.written = write_out(block, addition.adapter, routing)
+        block, target, path = addition.component.block, self.sink.target, str(block_path(site.path))
+        if self.written is not None and self.written.block is block:
+            return
+        routing = read_routing(block, call.args, call.output).select(target.take)
+        self.written = write_out(block, addition.adapter, routing.select(proved))
+        if target.has_array(f"experts/{path}/expert"):
+            put_routing(target, f"experts/{path}/", routing)
+            with target.meter.timed("reduce"):
+                put_measures(target, path, block, addition.adapter, routing, self.sink.threads)
 
     def take_block(self, site: Site, call: Call) -> None:
         """Run a block of experts again without the adapter of one parameter, and store and measure the difference."""
@@ -165,12 +181,9 @@ class AdaptedPassActions:
         base = output_without(site.module, addition.component.block, call.args, call.kwargs)
         total = Sum(addition, base, output=call.flat)
         if self.written is not None:  # else a hook didn't fire, which is detected after the pass
-            self.sink.excess[site.path] = self.sink.experts.prove(self.written, total.select(self._take_proved))
+            chosen = total.select(self.sink.target.take).select(proved)
+            self.sink.excess[site.path] = self.sink.experts.prove(self.written, chosen)
         self._take_difference(site, total)
-
-    def _take_proved(self, output: torch.Tensor) -> torch.Tensor:
-        """Return an output (flat token, ...) at the captured tokens, at most 256, on which experts are proved."""
-        return proved(self.sink.target.take(output))
 
     def _take_difference(self, site: Site, total: Sum) -> None:
         """Store and measure a base that was computed apart, and the output minus it."""

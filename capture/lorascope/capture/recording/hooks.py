@@ -27,8 +27,8 @@ from .reduce import make_helper_threads
 from .sink import Sink, TakeReduced
 from .sites import Site, make_sites
 
-INSIDE = ("factor", "branch", "routing")
-"""Names of the hooks that take what an adapter does inside, in passes in which it is on."""
+INSIDE = ("factor", "branch")
+"""Names of the hooks inside of an adapter, which fire only while it is on."""
 
 
 class Recorder:

@@ -10,12 +10,13 @@ import torch
 
 from lorascope.stores import Adapter, Component, RunSpec
 from lorascope.stores.format.layout import is_factor_smaller, require_rows_fit_chunks
-from lorascope.stores.format.spec import DTYPES, ROW_TOKENS
+from lorascope.stores.format.spec import DTYPES, ROW_TOKENS, block_path
 from lorascope.stores.format.tables import REPLY_SCALES
 from lorascope.stores.size import parse_size
 
 from ..config import CaptureConfig
 from ..models.components import LoraComponent, component_axis, group_for_ablation
+from ..models.experts import expert_block
 from ..models.model import ModelFacts
 from ..models.passes import n_change_passes
 from ..recording.importance import MOST_SAMPLES
@@ -144,6 +145,7 @@ def make_run_spec(
     stored = tuple(
         _stored_component(component, dtypes[component.path], narrow=config.store == "bf16") for component in union
     )
+    blocks = {str(block_path(own.path)): own.block for own in union if own.block is not None}
     n_rows = -(-n_tokens // ROW_TOKENS)
     n_passes = config.importance * min(n_samples, MOST_SAMPLES)
     n_variants = config.null_adapters and 1 + config.null_adapters
@@ -161,6 +163,7 @@ def make_run_spec(
         codec="default" if config.codec == "auto" else config.codec,  # until a trial has chosen
         ablate=config.ablate,
         ablation_parts=tuple(parts),
+        experts=tuple(expert_block(path, block) for path, block in blocks.items()),
         **more,
     )
     require_rows_fit_chunks(spec)
