@@ -1,6 +1,7 @@
 """LoRA on experts: base and delta of a block are those of the block written out, expert by expert."""
 
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,11 @@ from lorascope.capture.models.preflight import Preflight, inspect
 from lorascope.capture.models.refusal import AdapterError, split_problems
 from lorascope.capture.recording import expert_sums
 from lorascope.capture.recording.hooks import Recorder
+from lorascope.capture.samples.encode import encode_items
+from lorascope.capture.training.callback import KIND, measure_miub
 
 from ...mixtures import KINDS, mixture
+from ...stores.on_disk import unfinish
 from ...tiny import SHAPE, save_model
 from ..mixtures import (
     DOWN,
@@ -448,6 +452,40 @@ def test_zero_b_is_named_by_its_parameter() -> None:
     torch.nn.init.zeros_(inner.lora_B["default"].weight)
     (note,) = inspect(model, ["default"]).notes
     assert (note.kind, note.places) == ("zero", (f"model.layers.0.mlp.{GATE_UP}",))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_miub_in_training(kind: str, tiny_items: Any, tiny_tokenizer: Any, tmp_path: Path) -> None:
+    model = adapt_experts(mixture(kind))
+    samples = encode_items(tiny_items, tiny_tokenizer, max_length=256, window_tokens=64)
+    found = measure_miub(model, samples)
+    options: dict[str, Any] = {"tokenizer": tiny_tokenizer, "js_share": 1.0, "window_tokens": 64, "changes": "none"}
+    run = capture(model, tiny_items, tmp_path / "run", **options)
+    assert found["miub"] == pytest.approx(float(analyze.miub(run)["miub"]), rel=1e-5)
+    assert found[f"{KIND}{DOWN}"] + found[f"{KIND}{GATE_UP}"] == pytest.approx(found["miub"], rel=1e-12)
+    # Weights in float32 whose products are in bfloat16: as a training in mixed precision has them.
+    with torch.autocast("cpu", torch.bfloat16):
+        assert measure_miub(model, samples)["miub"] == pytest.approx(found["miub"], rel=0.1)
+        plant(wrapper_of(model, 0, DOWN), "B expert after expert")
+        with pytest.raises(CaptureError, match="don't add their own rows of A"):
+            measure_miub(model, samples)
+
+
+def test_rows_that_are_missing_are_filled_with_the_same_bytes(
+    tiny_tokenizer: Any, tmp_path: Path, content: Any
+) -> None:
+    model = adapt_experts(mixture("mixtral"))
+    (tmp_path / "text.txt").write_text("The old fox sees the red tree. 12+7=19; " * 60)
+    options: dict[str, Any] = {"tokenizer": tiny_tokenizer, "window_tokens": 128, "batch_tokens": 512}
+    whole = capture(model, str(tmp_path / "text.txt"), tmp_path / "whole", **options)
+    assert whole.n_rows == 3
+    shutil.copytree(tmp_path / "whole", tmp_path / "run")
+    unfinish(tmp_path / "run", 0, 2)
+    for path in ("mlp/expert", "mlp.experts.down_proj/js", "mlp.experts.down_proj/z"):
+        for chunk in (tmp_path / f"run/experts/model.layers.0.{path}").glob("c.0*"):
+            chunk.unlink()
+    assert capture(model, str(tmp_path / "text.txt"), tmp_path / "run", **options).finished
+    assert content(tmp_path / "run") == content(tmp_path / "whole")
 
 
 MEASURES = ("js", "base_norm", "delta_norm", "z")

@@ -161,7 +161,7 @@ def write_out(block: Any, adapter: str, routing: Routing) -> Written:
     for expert, places in enumerate(order.split(counts)):
         if len(places) == 0 and len(order) > 0:
             continue
-        x = routing.x[places // n_choices]
+        x = routing.x[places // n_choices].to(experts.down_proj.dtype)  # another one under a training's autocast
         if scales_input(experts):
             x = x * routing.weights.flatten()[places, None].to(x.dtype)
         (up, up_bias), (down, down_bias) = (_weights(experts, name, expert) for name in PARAMETERS)

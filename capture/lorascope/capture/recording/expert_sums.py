@@ -80,7 +80,10 @@ class ExpertSums:
         parts = written.delta[component.path.rpartition(".")[2]] * share
         off = output - base - parts.sum(1)
         size = output.norm(dim=-1) + base.norm(dim=-1) + 2 * (written.output * share).norm(dim=-1).sum(1)
-        eps, float32 = torch.finfo(total.output.dtype).eps, torch.finfo(torch.float32)
+        dtypes, device = [total.output.dtype], output.device.type
+        if torch.is_autocast_enabled(device):  # as in a training: products have another type
+            dtypes.append(torch.get_autocast_dtype(device))
+        eps, float32 = max(torch.finfo(dtype).eps for dtype in dtypes), torch.finfo(torch.float32)
         rounding = (eps * size).square()[:, None].expand(chosen.shape)
         n_numbers = torch.full_like(rounding, component.d_out)
         columns = torch.stack(((off[:, None] * parts).sum(-1), parts.square().sum(-1), rounding, n_numbers), -1)

@@ -169,10 +169,10 @@ class AdaptedPassActions:
         if self.written is not None and self.written.block is block:
             return
         routing = read_routing(block, call.args, call.output).select(target.take)
-        self.written = write_out(block, addition.adapter, routing.select(proved))
-        if target.has_array(f"experts/{path}/expert"):
-            put_routing(target, f"experts/{path}/", routing)
-            with target.meter.timed("reduce"):
+        with target.meter.timed("reduce"), torch.autocast(routing.x.device.type, enabled=False):
+            self.written = write_out(block, addition.adapter, routing.select(proved))
+            if target.has_array(f"experts/{path}/expert"):
+                put_routing(target, f"experts/{path}/", routing)
                 put_measures(target, path, block, addition.adapter, routing, self.sink.threads)
 
     def take_block(self, site: Site, call: Call) -> None:
