@@ -17,6 +17,7 @@ from lorascope.stores.writing.write import delete_commits
 from .buffers.rows import queue_bytes_needed, row_spans
 from .config import CaptureConfig
 from .errors import Interrupted, collecting_signals
+from .recording.expert_sums import count_judged
 from .recording.importance import all_gradients
 from .recording.layout import make_tables, vocabulary_texts
 from .recording.nulls import all_nulls
@@ -238,6 +239,8 @@ def _write_missing_rows(settled: Settled, writer: RunWriter, progress: Report) -
                 f"stopped after {n_committed} of {writer.n_rows} rows of `{config.out}`; the same command goes on",
             )
         measured = streamed.measured if own.any() else None
+        if measured and streamed.experts:
+            measured = {**measured, "experts": streamed.experts}
     ranks.wait()
     parts = [part for part in ranks.gather(measured)[:: ranks.n_tensor] if part is not None]
     if ranks.leads:
@@ -246,9 +249,12 @@ def _write_missing_rows(settled: Settled, writer: RunWriter, progress: Report) -
 
 
 def _combine_measurements(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Merge the speed measurements of all ranks: times of the slowest rank, sums of rows and bytes."""
+    """Merge the measurements of all ranks: times of the slowest rank, sums of rows and bytes, judged experts."""
     longest = max(parts, key=lambda part: float(part["seconds"]))
     names = ("rows", "raw_bytes", "stored_bytes", "buffer_bytes", "ablation_passes", "change_passes", "change_tokens")
-    summed = {name: sum(part[name] for part in parts) for name in names if name in longest}
+    summed: dict[str, Any] = {name: sum(part[name] for part in parts) for name in names if name in longest}
     worst = max(part["worst_excess"] for part in parts)
+    if "experts" in longest:
+        paths = longest["experts"]
+        summed["experts"] = {path: count_judged(sum(part["experts"][path] for part in parts)) for path in paths}
     return {**longest, **summed, "worst_excess": worst, "ranks": len(parts)}

@@ -22,13 +22,16 @@ from lorascope.capture.models.passes import Pass
 from lorascope.capture.models.preflight import Preflight, inspect
 from lorascope.capture.models.refusal import AdapterError, split_problems
 from lorascope.capture.recording import expert_sums
+from lorascope.capture.recording.expert_sums import arrived_shares, count_judged
 from lorascope.capture.recording.hooks import Recorder
 from lorascope.capture.samples.encode import encode_items
 from lorascope.capture.training.callback import KIND, measure_miub
+from lorascope.cli.main import main
 
 from ...mixtures import KINDS, mixture
 from ...stores.on_disk import unfinish
 from ...tiny import SHAPE, save_model
+from ..conftest import RANKS
 from ..mixtures import (
     DOWN,
     GATE_UP,
@@ -254,7 +257,7 @@ def test_each_delta_is_the_experts_own(kind: str, dtype: torch.dtype, parameter:
     if how == "none":
         recorder = record(model, MANY).recorder
         assert 0 < recorder.worst_excess < 0.5
-        shares = torch.stack([*recorder.experts.shares().values()])
+        shares = torch.stack([*map(arrived_shares, recorder.experts.sums.values())])
         assert shares.sub(1).abs().nan_to_num(0).max() < (0.01 if dtype == torch.float32 else 0.3)
         assert shares.isfinite().sum() >= (20 if dtype == torch.float32 else 18)
         return
@@ -303,7 +306,7 @@ def test_experts_with_few_tokens_in_a_pass_are_judged_later() -> None:
         for start in range(4, 300, 2):
             with ADAPTED.enabled(model), recorder.recording(Kept((1, 2)), ADAPTED):  # type: ignore[arg-type]
                 model(input_ids=torch.tensor([[start, start + 1]]))
-            counts.append(int(recorder.experts.shares()[PATH.replace("0", "1")].isfinite().sum()))
+            counts.append(count_judged(recorder.experts.sums[PATH.replace("0", "1")])["judged"])
 
     with recorder.attached(), torch.inference_mode(), pytest.raises(CaptureError, match="expert [12] "):
         record_pairs()
@@ -486,6 +489,41 @@ def test_rows_that_are_missing_are_filled_with_the_same_bytes(
             chunk.unlink()
     assert capture(model, str(tmp_path / "text.txt"), tmp_path / "run", **options).finished
     assert content(tmp_path / "run") == content(tmp_path / "whole")
+
+
+def test_deltas_below_rounding_are_not_judged_and_named(
+    tiny_tokenizer: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plain = mixture("qwen3")
+    save_model(tmp_path / "model", plain, tiny_tokenizer)
+    adapt_experts(plain, [DOWN], lora_alpha=0.0005).save_pretrained(tmp_path / "adapter", save_embedding_layers=False)
+    (tmp_path / "text.txt").write_text("The old fox sees the red tree. 12+7=19; ")
+    names = [word for name in ("model", "adapter") for word in (f"--{name}", str(tmp_path / name))]
+    files = ["--data", str(tmp_path / "text.txt"), "--out", str(tmp_path / "run"), "--window-tokens", "64"]
+    assert main(["capture", *names, *files, "--dtype", "bfloat16"]) == 0
+    words = " ".join(capsys.readouterr().out.split())
+    assert "note: whether all experts add their own delta can't be judged, by few tokens or deltas below" in words
+    counts = stores.open_run(tmp_path / "run").attributes["measured"]["experts"]
+    assert {n["judged"] for n in counts.values()} == {0}
+    assert all(n["with_tokens"] > 0 for n in counts.values())
+
+
+@pytest.mark.slow
+def test_two_processes_write_what_one_writes(launch: Any, tiny_tokenizer: Any, tmp_path: Path, content: Any) -> None:
+    plain = mixture("gptoss")
+    save_model(tmp_path / "model", plain, tiny_tokenizer)
+    adapt_experts(plain).save_pretrained(tmp_path / "adapter", save_embedding_layers=False)
+    (tmp_path / "text.txt").write_text("The old fox sees the red tree. 12+7=19; " * 60)
+    (tmp_path / "ranks.py").write_text(RANKS)
+    options = ["--model", "model", "--adapter", "adapter", "--data", "text.txt", "--window-tokens", "128"]
+    for out, n_ranks in (("one", 1), ("two", 2)):
+        done = launch(n_ranks, "ranks.py", *options, "--batch-tokens", "512", "--out", out)
+        assert done.returncode == 0, done.stderr[-3000:]
+    assert content(tmp_path / "one") == content(tmp_path / "two")
+    one, two = (stores.open_run(tmp_path / name).attributes["measured"] for name in ("one", "two"))
+    assert one["experts"] == two["experts"]
+    assert set(one["experts"]) == {f"model.layers.{i}.mlp.{name}" for i in (0, 1) for name in (DOWN, GATE_UP)}
+    assert all(0 < n["judged"] <= n["with_tokens"] <= 5 for n in one["experts"].values())
 
 
 MEASURES = ("js", "base_norm", "delta_norm", "z")

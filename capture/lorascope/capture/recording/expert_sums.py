@@ -44,7 +44,7 @@ def put_measures(
         for name, delta in written.delta.items():
             sides = (written.output - delta).flatten(0, 1), delta.flatten(0, 1)
             measures = _measure_rows(*sides, threads)
-            values = {name: getattr(measures, name) for name in ("js", "base_norm", "delta_norm")}
+            values = {"js": measures.js, "base_norm": measures.base_norm, "delta_norm": measures.delta_norm}
             for array, of_part in {**values, "z": written.z[name]}.items():
                 arrays[f"experts/{path}.experts.{name}/{array}"].append(of_part.reshape(len(delta), -1))
     for array, parts in arrays.items():
@@ -60,11 +60,27 @@ def _measure_rows(base: torch.Tensor, delta: torch.Tensor, threads: ThreadPoolEx
     return measure_delta(base, delta)
 
 
+def arrived_shares(sums: torch.Tensor) -> torch.Tensor:
+    """Return each expert's share of its own delta that arrives, 1 if it is right, from `ExpertSums.sums`; float64.
+
+    It is NaN where it can't be known: delta is below rounding, or the expert had too few tokens.
+    """
+    product, own, rounding, n = sums.cpu().T
+    is_known = (own > rounding / 64) & (own * n > 16 * rounding)
+    shares: torch.Tensor = (1 + product / own).where(is_known, torch.nan)
+    return shares
+
+
+def count_judged(sums: torch.Tensor) -> dict[str, int]:
+    """Return how many experts have a known share (`judged`), and how many got tokens (`with_tokens`)."""
+    return {"judged": int(arrived_shares(sums).isfinite().sum()), "with_tokens": int(sums[:, 3].count_nonzero())}
+
+
 @dataclass(slots=True)
 class ExpertSums:
     """Sums over the passes of a process, by component and expert, which say how much of an expert's delta arrives."""
 
-    _sums: dict[str, torch.Tensor] = field(default_factory=dict)
+    sums: dict[str, torch.Tensor] = field(default_factory=dict)
     """Component path -> float64 (expert, 4): product of off and delta, squares of delta and of rounding, numbers."""
 
     def prove(self, written: Written, total: Sum) -> torch.Tensor:
@@ -89,28 +105,17 @@ class ExpertSums:
         columns = torch.stack(((off[:, None] * parts).sum(-1), parts.square().sum(-1), rounding, n_numbers), -1)
         is_finite = base.isfinite().all(-1)  # elsewhere there is nothing to compare
         columns = columns.where(is_finite[:, None, None], 0)
-        before = self._sums.get(component.path, off.new_zeros((component.module.num_experts, 4)).double())
-        self._sums[component.path] = before.index_add(0, chosen.flatten(), columns.flatten(0, 1).double())
+        before = self.sums.get(component.path, off.new_zeros((component.module.num_experts, 4)).double())
+        self.sums[component.path] = before.index_add(0, chosen.flatten(), columns.flatten(0, 1).double())
         allowed = (2 * eps + max(component.d_in, component.d_out) ** 0.5 * float32.eps) * size + float32.tiny
         excess: torch.Tensor = (off.norm(dim=-1) / allowed).where(is_finite, 0)
         return excess
 
-    def shares(self) -> dict[str, torch.Tensor]:
-        """Return component -> each expert's share of its own delta that arrives, 1 if it is right; NaN where unknown.
-
-        It is unknown where delta is below rounding, or the expert had too few tokens.
-        """
-        known = {}
-        for path, sums in self._sums.items():
-            product, own, rounding, n = sums.cpu().T
-            is_known = (own > rounding / 64) & (own * n > 16 * rounding)
-            known[path] = (1 + product / own).where(is_known, torch.nan)
-        return known
-
     def require_own(self) -> None:
         """Raise `CaptureError` if an expert's delta isn't that of its own A and B, with the experts' numbers."""
         reasons = []
-        for path, shares in self.shares().items():
+        for path, sums in self.sums.items():
+            shares = arrived_shares(sums)
             wrong = torch.where((shares - 1).abs() > LARGEST_ERROR)[0].tolist()
             named = [f"expert {expert} {shares[expert]:.2f}" for expert in wrong[:NAMED_EXPERTS]]
             if n_others := len(wrong) - len(named):

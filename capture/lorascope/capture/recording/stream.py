@@ -43,6 +43,8 @@ class Streamed(NamedTuple):
     """Number of tokens that passed, with padding; batches without tokens of a chosen row don't pass."""
     stopped: bool
     """Whether it was stopped: rows that were started are written, others aren't."""
+    experts: dict[str, torch.Tensor]
+    """Component -> sums over its experts' proved tokens, as in `ExpertSums`; {} without experts."""
 
 
 def stream_states(
@@ -126,7 +128,8 @@ def stream_states(
         own = seconds - stream.meter.seconds["ablate"] - stream.meter.seconds["changes"]
         measured["overhead"] = own / stream.tokens / bare if stream.tokens else math.nan
         measured |= {"bare_seconds": stream.bare_seconds, "bare_tokens": stream.bare_tokens}
-    return Streamed(measured, stream.tokens, stopped)
+    experts = {path: sums.cpu() for path, sums in recorder.experts.sums.items()}
+    return Streamed(measured, stream.tokens, stopped, experts)
 
 
 @dataclass(slots=True)

@@ -80,6 +80,9 @@ def capture(
         if n := measured.get("change_tokens"):
             passes, seconds = measured["change_passes"], format_duration(measured["stages"]["changes"])
             say(f"next-token changes of {n} tokens: {passes} passes more, {seconds} (`--changes none` leaves them out)")
+        if few := [path for path, n in measured.get("experts", {}).items() if n["judged"] < n["with_tokens"]]:
+            why = "whether all experts add their own delta can't be judged, by few tokens or deltas below rounding"
+            say(f"note: {format_note(why, few)}")
         overhead = ""
         if "overhead" in measured and measured["seconds"] >= LEAST_SECONDS:
             overhead = f", {format_number(measured['overhead'], digits=2)} times a bare forward pass"
