@@ -5,16 +5,21 @@ js and KL are divergences that a capture measures: of base and base + delta, and
 
 import dataclasses
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
+from peft.tuners.lora.layer import ParamWrapper
 
 from lorascope.stores import RunSpec
 from lorascope.stores.format.spec import DTYPES
 
 from ..buffers.copies import IN_FLIGHT_BYTES
+from ..models.components import LoraComponent
 from ..models.device import is_present
+from ..models.experts import expert_block, weight_sizes
+from ..recording.expert_sums import MEASURED_VALUES
 from ..recording.reduce import values_per_part
 from ..samples.scoring import logits_per_part
 
@@ -81,6 +86,24 @@ def device_bytes_needed(
     if spec.stream == "pair":
         needs["base of a pair"] = states
     return needs
+
+
+def expert_bytes(components: Iterable[LoraComponent], batch_tokens: int) -> dict[str, int]:
+    """Return part -> bytes that a device needs for experts that an adapter changes; {} without any.
+
+    PEFT writes the weights of all experts of a block with the adapter while the block runs, and capture computes the
+    outputs of single experts.
+    """
+    blocks = {id(component.block): component.block for component in components if component.block is not None}
+    merged, values = [0], [0]
+    for block in blocks.values():
+        stored = expert_block("block", block)
+        wrappers: list[Any] = [module for module in block.modules() if isinstance(module, ParamWrapper)]
+        merged.append(sum(wrapper.get_param().nbytes for wrapper in wrappers))
+        width = weight_sizes(block.experts.get_base_layer(), "down_proj")[1]
+        values.append(min(MEASURED_VALUES, batch_tokens * stored.n_choices * width))
+    # Output and both deltas, their copies in order, and base.
+    return {"merged experts": max(merged), "experts one by one": 8 * 4 * max(values)} if blocks else {}
 
 
 def _float64_needs(spec: RunSpec, batch_tokens: int, n_logits: int, itemsize: int) -> tuple[int, int]:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import torch
 from peft import LoraConfig, PeftModel
+from peft.tuners.lora import LoraLayer
 from safetensors import safe_open
 from torch import nn
 from transformers import AutoTokenizer
@@ -124,7 +125,8 @@ def output_dtypes(components: Mapping[str, Sequence[LoraComponent]]) -> dict[str
     """Return component path -> type of its output: a linear layer's output has the type of its weights."""
     dtypes: dict[str, torch.dtype] = {}
     for component in chain.from_iterable(components.values()):
-        inner = getattr(component.module, "base_layer", None) or component.module.original_module
+        module = component.module
+        inner = module.get_base_layer() if isinstance(module, LoraLayer) else module.original_module
         dtypes[component.path] = next(inner.parameters()).dtype
     return dtypes
 

@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -40,7 +41,7 @@ from ..settling.load import require_splittable
 from ..settling.make_layout import make_layout, with_chosen_tokens
 from ..settling.neutral import longest_layout
 from ..settling.trial import TrialResult, Way, codecs_to_try, run_trial, scored_tokens
-from .memory import device_bytes_needed, free_device_bytes, free_host_bytes
+from .memory import device_bytes_needed, expert_bytes, free_device_bytes, free_host_bytes
 from .meta import MetaModel, attach_on_meta, load_on_meta, meta_inputs, output_dtypes
 from .processes import link_bytes, shards, weight_bytes
 
@@ -274,7 +275,7 @@ def plan(config: CaptureConfig, *, probe: bool = True, processes: int | None = N
         if inner:
             once = tried.costs.forward  # of a text that the base writes, and of its pass without the adapter
             seconds["neutral"] = (tried.seconds + 2 * once) * inner.plan.n_tokens
-    remarks = [*_remarks(chosen, layout.spec.codec, loaded, written_bytes, processes, is_tried=bool(trials))]
+    remarks = [*_remarks(chosen, layout, loaded, written_bytes, processes, is_tried=bool(trials))]
     if inner:
         own = f"{len(inner.samples)} neutral texts are counted with {inner.plan.n_tokens} tokens"
         remarks.append(f"{own}, at the speed of a pass; those that the base writes one by one take longer")
@@ -354,6 +355,7 @@ def _memory_fits(
     on_device = device_bytes_needed(
         layout.spec, weights=weights, shards=shards(model, n), **sizes, has_kernel=by_kernel
     )
+    on_device |= expert_bytes(chain.from_iterable(layout.components.values()), batch_tokens)
     n_threads = min(32, (os.cpu_count() or 1) + 4)  # of a ThreadPoolExecutor, by default
     on_host = {
         "row buffers": queue_bytes_needed(estimated.row_sizes(), spans, config.queue_bytes),
@@ -369,7 +371,7 @@ def _memory_fits(
 
 
 def _remarks(
-    config: CaptureConfig, codec: Codec, loaded: MetaModel, written_bytes: int, processes: int, *, is_tried: bool
+    config: CaptureConfig, layout: Layout, loaded: MetaModel, written_bytes: int, processes: int, *, is_tried: bool
 ) -> Iterator[str]:
     """Yield sentences on the assumptions behind a plan's bytes, memory and time."""
     if written_bytes:
@@ -377,7 +379,7 @@ def _remarks(
             f"`{config.out}` holds {format_size(written_bytes)} already: capture continues it if it is the same "
             "capture, and refuses any other when it begins"
         )
-    if codec != "raw":
+    if layout.spec.codec != "raw":
         yield "stored bytes rest on how well states of SmolLM2-135M compress; other models differ by some percent"
     if loaded.quantized:
         yield "the weights are quantised, but counted as if they weren't: they take less memory than stated here"
@@ -390,6 +392,8 @@ def _remarks(
     if config.null_adapters:
         n = _null_passes(config)
         yield f"null adapters take about as long as {n} passes over up to {MOST_SAMPLES} samples an adapter"
+    if n := sum(component.block is not None for own in layout.components.values() for component in own):
+        yield f"{n} components are weights of experts: for each its block runs again, and chosen experts once for all"
     if n := config.answer_tokens:
         yield f"every answer is counted with all {n} tokens, at the speed of a whole pass; one by one they take longer"
     if config.replies:
