@@ -99,20 +99,23 @@ def inspect(
     if problems or not isinstance(model, PeftModel):
         return Preflight(tuple(problems), (), ())
     changed = {path: module for name in adapters for path, (_, module) in adapted_modules(model, name).items()}
-    modules: dict[str, Any] = {path: each for path, each in changed.items() if exclusion_reason(path, each) is None}
+    excluded = {path: why for path, module in changed.items() if (why := exclusion_reason(path, module))}
+    modules: dict[str, Any] = {path: module for path, module in changed.items() if path not in excluded}
     base: Any = model.get_base_model()
     blocks = {path: str(block_path(path)) for path, module in modules.items() if isinstance(module, ParamWrapper)}
     outer = {block: path for path, block in reversed(blocks.items())}
-    reason = "in stream 'pair' it has the numbers of its block's other parameter, which stands for the whole block"
-    skipped = {path: reason for path, block in blocks.items() if stream == "pair" and outer[block] != path}
+    why = "in stream 'pair' it has the numbers of its block's other parameter, which stands for the whole block"
+    skipped = {path: why for path, block in blocks.items() if stream == "pair" and outer[block] != path}
     if probe is not None:
         modules |= {path: base.get_submodule(block) for path, block in blocks.items()}
         problems, pooled = inspect_calls(model, modules, probe, adapters, stream)
         skipped |= dict.fromkeys(pooled, "its output isn't one vector per token")
+    reasons = excluded | skipped
     for name in adapters:
         if not problems and not find_components(model, name, skip=skipped):
-            problems.append(Problem(name, "nothing", "none of the layers that it changes can be captured"))
-    notes = () if problems else tuple(_adapter_notes(model, adapters, skipped=skipped))
+            whys = "; ".join(dict.fromkeys(reasons.values()))
+            problems.append(Problem(name, "nothing", f"none of the layers that it changes can be captured: {whys}"))
+    notes = () if problems else tuple(_adapter_notes(model, adapters, reasons))
     return Preflight(tuple(problems), notes, tuple(skipped))
 
 
@@ -278,10 +281,10 @@ def _layer_problems(path: str, layer: LoraLayer, name: str, stream: str) -> Iter
         yield Problem(path, "variant", message)
 
 
-def _adapter_notes(model: PeftModel, adapters: Sequence[str], *, skipped: Mapping[str, str]) -> Iterator[Note]:
+def _adapter_notes(model: PeftModel, adapters: Sequence[str], reasons: Mapping[str, str]) -> Iterator[Note]:
     """Yield notes on adapters that can be captured: zero weights, changed or quantised base, skipped layers.
 
-    `skipped` says why, by path. Facts that a run stores as columns (`delta_source`, `fused`) get no note.
+    `reasons` has path -> why a layer isn't captured. Facts that a run stores as columns (`fused` ...) get no note.
     """
     names = {plain_path(path): parameter_path(plain_path(path), module) for path, module in model.named_modules()}
     quantised: dict[str, list[str]] = {}
@@ -294,14 +297,13 @@ def _adapter_notes(model: PeftModel, adapters: Sequence[str], *, skipped: Mappin
         if is_residual(config):
             made = "kasa" if getattr(config, "kasa_config", None) else config.init_lora_weights
             yield Note("residual", f"residual base: the init {made!r} of {name!r} changed the base weights", (name,))
-        reasons: dict[str, list[str]] = {}
+        skipped: dict[str, list[str]] = {}
         for path, (_, module) in adapted_modules(model, name).items():
-            why = exclusion_reason(path, module)
-            if why is None and (kind := _quantised_kind(module)) and path not in quantised.get(kind, ()):
+            if path in reasons:
+                skipped.setdefault(reasons[path], []).append(path)
+            elif (kind := _quantised_kind(module)) and path not in quantised.get(kind, ()):
                 quantised.setdefault(kind, []).append(path)
-            if reason := why or skipped.get(path):
-                reasons.setdefault(reason, []).append(path)
-        for reason, places in reasons.items():
+        for reason, places in skipped.items():
             words = f"which isn't captured: {reason}; the other layers' states are unaffected"
             yield Note("skipped", f"{name!r} changes this too, {words}", tuple(places))
     for kind, places in quantised.items():
