@@ -18,7 +18,6 @@ from lorascope.stores.format.spec import DTYPES
 from ..buffers.copies import IN_FLIGHT_BYTES
 from ..models.components import LoraComponent
 from ..models.device import is_present
-from ..models.experts import expert_block, weight_sizes
 from ..recording.expert_sums import MEASURED_VALUES
 from ..recording.reduce import values_per_part
 from ..samples.scoring import logits_per_part
@@ -88,22 +87,19 @@ def device_bytes_needed(
     return needs
 
 
-def expert_bytes(components: Iterable[LoraComponent], batch_tokens: int) -> dict[str, int]:
+def expert_bytes(components: Iterable[LoraComponent], n_choices: int, batch_tokens: int) -> dict[str, int]:
     """Return part -> bytes that a device needs for experts that an adapter changes; {} without any.
 
     PEFT writes the weights of all experts of a block with the adapter while the block runs, and capture computes the
-    outputs of single experts.
+    outputs of single experts, `n_choices` for each token.
     """
-    blocks = {id(component.block): component.block for component in components if component.block is not None}
-    merged, values = [0], [0]
-    for block in blocks.values():
-        stored = expert_block("block", block)
-        wrappers: list[Any] = [module for module in block.modules() if isinstance(module, ParamWrapper)]
-        merged.append(sum(wrapper.get_param().nbytes for wrapper in wrappers))
-        width = weight_sizes(block.experts.get_base_layer(), "down_proj")[1]
-        values.append(min(MEASURED_VALUES, batch_tokens * stored.n_choices * width))
+    merged, values = 0, 0
+    for component in (component for component in components if component.block is not None):
+        wrappers: list[Any] = [module for module in component.block.modules() if isinstance(module, ParamWrapper)]
+        merged = max(merged, sum(wrapper.get_param().nbytes for wrapper in wrappers))
+        values = max(values, min(MEASURED_VALUES, batch_tokens * n_choices * component.d_out))
     # Output and both deltas, their copies in order, and base.
-    return {"merged experts": max(merged), "experts one by one": 8 * 4 * max(values)} if blocks else {}
+    return {"merged experts": merged, "experts one by one": 8 * 4 * values} if merged else {}
 
 
 def _float64_needs(spec: RunSpec, batch_tokens: int, n_logits: int, itemsize: int) -> tuple[int, int]:

@@ -355,7 +355,8 @@ def _memory_fits(
     on_device = device_bytes_needed(
         layout.spec, weights=weights, shards=shards(model, n), **sizes, has_kernel=by_kernel
     )
-    on_device |= expert_bytes(chain.from_iterable(layout.components.values()), batch_tokens)
+    n_choices = max((block.n_choices for block in layout.spec.experts), default=0)
+    on_device |= expert_bytes(chain.from_iterable(layout.components.values()), n_choices, batch_tokens)
     n_threads = min(32, (os.cpu_count() or 1) + 4)  # of a ThreadPoolExecutor, by default
     on_host = {
         "row buffers": queue_bytes_needed(estimated.row_sizes(), spans, config.queue_bytes),
