@@ -15,6 +15,7 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 from transformers.quantizers.base import get_keys_to_not_convert
 
+from lorascope.stores.format.spec import block_path
 from lorascope.stores.names import require_choice
 from lorascope.stores.progress import Progress
 
@@ -170,7 +171,8 @@ def _compare(merge: _Merge, dtype: str, progress: Progress | None, attrs: dict[s
     others: dict[str, str] = {}
     parts = (merge.base.keys() | merge.merged.keys()) - {*merge.names} if merge.merged else set()
     names = [*merge.names, *sorted(name for name in parts if not name.endswith(OF_INT8))]
-    skipped = [path if path in merge.names else f"{path}." for path in merge.refused]
+    skipped = [f"{path}." for path in merge.refused]
+    skipped += [f"{block}.experts." for path in merge.refused if (block := block_path(path))]
     for n_done, name in enumerate(names):
         path = name.removesuffix(".weight")
         try:

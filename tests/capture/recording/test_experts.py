@@ -16,6 +16,7 @@ from transformers import DeepseekV3Config, DeepseekV3ForCausalLM
 from lorascope import analyze, stores
 from lorascope.capture import CaptureConfig, capture
 from lorascope.capture.errors import CaptureError
+from lorascope.capture.merged import compare_merged
 from lorascope.capture.models.adapter import attach_adapter
 from lorascope.capture.models.components import exclusion_reason, find_components
 from lorascope.capture.models.passes import Pass
@@ -506,6 +507,23 @@ def test_deltas_below_rounding_are_not_judged_and_named(
     counts = stores.open_run(tmp_path / "run").attributes["measured"]["experts"]
     assert {n["judged"] for n in counts.values()} == {0}
     assert all(n["with_tokens"] > 0 for n in counts.values())
+
+
+@pytest.mark.parametrize("kind", ["mixtral", "gptoss"])
+def test_merged_experts_are_not_compared(kind: str, tiny_tokenizer: Any, tmp_path: Path) -> None:
+    """Under the names in the files, which for Mixtral are those of single experts."""
+    plain = mixture(kind)
+    save_model(tmp_path / "model", plain, tiny_tokenizer)
+    model = adapt_experts(plain, target_modules=["q_proj"])
+    model.save_pretrained(tmp_path / "adapter", save_embedding_layers=False)
+    model.merge_and_unload().save_pretrained(tmp_path / "merged")
+    result = compare_merged(tmp_path / "adapter", str(tmp_path / "model"), tmp_path / "merged")
+    verdicts = dict(zip(result["component"].values, result["verdict"].values, strict=True))
+    attention = {f"model.layers.{i}.self_attn.q_proj": "adapter" for i in (0, 1)}
+    experts = {f"model.layers.{i}.mlp.{name}": "not compared" for i in (0, 1) for name in (DOWN, GATE_UP)}
+    assert verdicts == attention | experts
+    assert result.attrs["verdict"] == "unknown"
+    assert result.sizes["other"] == 0
 
 
 @pytest.mark.slow
