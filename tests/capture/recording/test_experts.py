@@ -395,11 +395,15 @@ def test_experts_without_a_block_of_their_own() -> None:
     assert exclusion_reason(f"model.layers.0.{DOWN}", wrapper) == words
 
 
-def test_biases_of_experts_are_left_out() -> None:
+def test_biases_of_experts_are_refused() -> None:
+    """What is computed expert by expert doesn't know them."""
     model = adapt_experts(mixture("gptoss"), ["experts.down_proj_bias", GATE_UP])
-    (note,) = inspect(model, ["default"], probe=INPUTS).notes
-    assert note.places == tuple(f"{path}.experts.down_proj_bias" for path in block_paths(model))
-    assert {c.kind for c in find_components(model, "default")} == {GATE_UP}
+    problems = inspect(model, ["default"], probe=INPUTS).problems
+    assert [problem.place for problem in problems] == [f"{path}.experts.down_proj_bias" for path in block_paths(model)]
+    assert (
+        problems[0].message
+        == "it is LoRA on a bias of experts, which can't be captured; take an adapter on their weights alone"
+    )
 
 
 def test_offloaded_experts_are_refused() -> None:

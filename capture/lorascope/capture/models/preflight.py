@@ -259,6 +259,12 @@ def _layer_problems(path: str, layer: LoraLayer, name: str, stream: str) -> Iter
         yield Problem(path, "active", f"the active adapter is {active}; call `set_adapter({name!r})`")
     elif stream != "base" and set(active) - {name}:
         yield Problem(path, "several", f"{active} are active at once; call `set_adapter({name!r})`")
+    if name in carried and isinstance(layer, ParamWrapper) and layer.parameter_name.endswith("_bias"):
+        yield Problem(
+            path,
+            "bias",
+            "it is LoRA on a bias of experts, which can't be captured; take an adapter on their weights alone",
+        )
     if name not in carried or exclusion_reason(path, layer) is not None:
         return
     source = delta_form(layer, name)
