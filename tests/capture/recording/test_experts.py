@@ -114,9 +114,12 @@ def test_base_and_delta_of_a_block(kind: str, implementation: str | None, dtype:
         assert torch.equal(pair.delta("default", path), delta)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_block_again_is_the_block_bit_for_bit(kind: str) -> None:
-    model = adapt_experts(mixture(kind))
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
+@pytest.mark.parametrize(("kind", "implementation"), [*IMPLEMENTATIONS, ("llama4", None)])
+def test_a_block_again_is_the_block_bit_for_bit(kind: str, implementation: str | None, dtype: torch.dtype) -> None:
+    model = adapt_experts(mixture(kind).to(dtype))
+    if implementation:
+        model.get_base_model().set_experts_implementation(implementation)
     for name, parameter in model.named_parameters():
         if "experts.lora_B" in name:  # of the outer wrapper, around down_proj
             torch.nn.init.zeros_(parameter)
