@@ -107,12 +107,24 @@ def test_one_parameter_alone(tmp_path: Path, target: str) -> None:
 
 
 @pytest.mark.torch
-def test_router_is_an_ordinary_layer(tmp_path: Path) -> None:
+@pytest.mark.filterwarnings("ignore:The following (alpha|rank)_pattern keys:RuntimeWarning")  # though it uses them
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"alpha_pattern": {"gate.weight": 64}},
+        {"alpha_pattern": {"gate": 64}},
+        {"rank_pattern": {r".*mlp\.gate\.weight": 2}},
+        {"alpha_pattern": {"down_proj": 64, "weight": 16}},
+    ],
+    ids=str,
+)
+def test_router_is_an_ordinary_layer(tmp_path: Path, settings: dict[str, Any]) -> None:
     """As `all-linear` has it on Mixtral."""
     pytest.importorskip("peft")
     from ...mixtures import lora_on_experts, mixture
 
-    model = lora_on_experts(mixture("mixtral"), ["gate.weight", *TARGETS])
+    model = lora_on_experts(mixture("mixtral"), ["gate.weight", *TARGETS], **settings)
     model.save_pretrained(tmp_path)
     report = adapter_report(tmp_path)
     router = dict(model.named_modules())["base_model.model.model.layers.0.mlp.gate"]
@@ -184,6 +196,12 @@ def test_weights_of_experts_that_are_refused(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         adapter_report(write(tmp_path / "lora", tensors, target_parameters=targets))
+
+
+def test_parameters_of_different_numbers_of_experts_are_refused(tmp_path: Path) -> None:
+    folder = write(tmp_path / "lora", stacked(), target_parameters=TARGETS, rank_pattern={"gate_up_proj": 2})
+    with pytest.raises(ValueError, match="rows of A by rank are 10 experts in it and 5 in down_proj; use the config"):
+        adapter_report(folder)
 
 
 def test_table_of_experts_is_never_much_larger_than_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,10 +21,12 @@ from .factors import (
     DTYPES,
     WEIGHTS,
     Branch,
+    adapted_path,
     branch_problems,
     group_tensors,
     module_rank,
     module_scaling,
+    nesting_problems,
     raise_problems,
     read_factor,
     read_settings,
@@ -123,8 +125,12 @@ def measure_weights(path: str | Path, *, progress: Progress | None = None) -> tu
     settings = read_settings(folder)
     keys = read_tensors(folder)
     branches, others, problems = group_tensors(keys, settings)
-    check_patterns(setting_patterns(settings, f"of adapter {str(folder)!r}"), [branch.path for branch in branches])
+    check_patterns(
+        setting_patterns(settings, f"of adapter {str(folder)!r}"),
+        [adapted_path(settings, branch.path) for branch in branches],
+    )
     problems += [problem for branch in branches for problem in branch_problems(branch, settings)]
+    problems += nesting_problems(branches, settings)
     if not branches and not problems:
         message = f"there are no LoRA weights among the {len(keys)} tensors of {WEIGHTS!r}; save it again with PEFT"
         problems.append(Problem("", "empty", message))

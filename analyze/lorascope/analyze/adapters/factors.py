@@ -5,6 +5,7 @@ import math
 import re
 import reprlib
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
@@ -55,13 +56,21 @@ def module_scaling(settings: Mapping[str, Any], path: str) -> float:
     return float(alpha / math.sqrt(rank) if settings.get("use_rslora") else alpha / rank)
 
 
+def adapted_path(settings: Mapping[str, Any], path: str) -> str:
+    """Return the path that PEFT matches patterns with: of the adapted parameter, such as a router's `gate.weight`."""
+    targets = (str(target).rpartition(".") for target in settings.get("target_parameters") or ())
+    names = (name for module, _, name in targets if module and f".{path}".endswith(f".{module}"))
+    return ".".join([path, *islice(names, 1)])
+
+
 def _pattern_value(settings: Mapping[str, Any], name: str, path: str, default: float) -> float:
     """Return the value in the pattern setting `name` for a module's path, or `default` if no pattern matches.
 
     The first pattern that matches the end of the path counts (PEFT 0.21, `get_pattern_key`).
     """
     pattern: Mapping[str, float] = settings.get(name) or {}
-    return next((value for key, value in pattern.items() if re.match(KEY_PATTERN.format(key), path)), default)
+    adapted = adapted_path(settings, path)
+    return next((value for key, value in pattern.items() if re.match(KEY_PATTERN.format(key), adapted)), default)
 
 
 WEIGHTS = "adapter_model.safetensors"
@@ -252,7 +261,7 @@ def group_tensors(
         else:
             present = ", ".join(sorted(parts))
             problems.append(Problem(path, "missing", f"lora_A and lora_B belong together, and there is only {present}"))
-    return branches, sorted(others), [*problems, *_nesting_problems(branches)]
+    return branches, sorted(others), problems
 
 
 def _expert_parameters(keys: Iterable[str], settings: Mapping[str, Any]) -> tuple[dict[str, str], list[Problem]]:
@@ -281,15 +290,20 @@ def _expert_parameters(keys: Iterable[str], settings: Mapping[str, Any]) -> tupl
     return parameters, problems
 
 
-def _nesting_problems(branches: Iterable[Branch]) -> Iterator[Problem]:
+def nesting_problems(branches: Iterable[Branch], settings: Mapping[str, Any]) -> Iterator[Problem]:
     """Yield a `Problem` for each module of experts whose two pairs of A and B can't be of its two weights."""
-    stacked = (branch for branch in branches if "experts" in branch.extras)
+    stacked = [branch for branch in branches if "experts" in branch.extras]
     sizes = {branch.path: (math.prod(branch.down.shape[1:]), math.prod(branch.up.shape[:1])) for branch in stacked}
+    counts = {b.path: math.prod(b.down.shape[:1]) / module_rank(settings, b.path) for b in stacked}
     for path, inner in sizes.items():
-        outer = sizes.get(f"{path.removesuffix('.gate_up_proj')}.down_proj")
+        other = f"{path.removesuffix('.gate_up_proj')}.down_proj"
+        outer = sizes.get(other)
         if outer is not None and inner not in ((outer[1], 2 * outer[0]), (2 * outer[1], outer[0])):
             message = f"(d_in, d_out) of A and B are {inner} in it and {outer} in down_proj, which don't fit each other"
             yield Problem(path, "shapes", f"{message}; save the adapter again with PEFT")
+        elif outer is not None and counts[path] != counts[other]:
+            message = f"rows of A by rank are {counts[path]:g} experts in it and {counts[other]:g} in down_proj"
+            yield Problem(path, "rank", f"{message}; use the configuration that was saved with these weights")
 
 
 def branch_problems(branch: Branch, settings: Mapping[str, Any]) -> Iterator[Problem]:
