@@ -44,6 +44,8 @@ def test_what_is_planned_is_captured(kind: str, stream: Any, tiny_tokenizer: Any
     assert {array.path for array in array_specs(made.spec) if array.path.startswith("experts/")} == {
         path for path in run.arrays if path.startswith("experts/")
     }
+    (factor,) = (part for part in made.estimate.parts if part.name == "factor")
+    assert factor.raw_bytes == sum(run.experts(component)["z"].nbytes for component in run.component_paths)
     for component in run.component_paths:
         experts = run.experts(component)
         (block,) = (block for block in made.spec.experts if block.path == block_path(component))

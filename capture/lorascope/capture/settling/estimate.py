@@ -216,6 +216,8 @@ def _part_name(path: str) -> str:
         return "changes" if rest[1:2] == ["changes"] else "reductions"
     if first == "adapters" and rest[1] in {"factor", "delta"}:
         return rest[1]
+    if first == "experts":
+        return "factor"  # its z; all else of experts are measures
     is_numbers = first == "adapters" and (rest[1] in {"lora_B", "lora_bias"} or rest[-1] == "gradient")
     return "weights" if is_numbers else "tables"
 
