@@ -11,7 +11,6 @@ Numbers by token whose values jump (shares of swallowed features, tokens that ar
 import argparse
 import os
 import random
-import re
 import shutil
 import subprocess
 import sys
@@ -68,10 +67,6 @@ def start(way: str, words: list[str], folder: Path, script: tuple[str, ...] = ("
     return Running(process.pid, log, n, process)
 
 
-def lines_of(running: Running) -> list[str]:
-    return re.findall(r"^lorascope: error: (.*)$", running.log.read_text(errors="replace"), re.MULTILINE)
-
-
 def finished(way: str, words: list[str], folder: Path) -> float:
     """Seconds that the capture takes to its end."""
     began, running = time.monotonic(), start(way, words, folder)
@@ -91,7 +86,7 @@ def kill(way: str, words: list[str], folder: Path, seconds: float, chance: rando
     began = time.monotonic()
     running.send(9, chance.choice(ranks))
     running.wait(PATIENCE)
-    return time.monotonic() - began, lines_of(running)
+    return time.monotonic() - began, running.errors()
 
 
 def compare(run: Run, references: dict[int, Run]) -> tuple[bool, float]:
@@ -182,9 +177,9 @@ def main() -> None:
             print_table(
                 f"A rank that sleeps ten minutes: all had ended after {took:.0f} s, with exit code {code}",
                 ("line", "times"),
-                [[line, lines_of(running).count(line)] for line in sorted(set(lines_of(running)))],
+                [[line, running.errors().count(line)] for line in sorted(set(running.errors()))],
             )
-            write_json(arguments.json, {"seconds": took, "code": code, "lines": lines_of(running)})
+            write_json(arguments.json, {"seconds": took, "code": code, "lines": running.errors()})
             sys.exit(took > 400)
         trials = run_kills(arguments.kills, folder, words, out, random.Random(arguments.seed))
     rows = [

@@ -3,6 +3,7 @@
     python benchmarks/kill.py                                100 stores, SIGKILL; each start forked from a warm parent
     python benchmarks/kill.py --start command --trials 10    the same with `python -m lorascope`
     python benchmarks/kill.py --ranks 3 --trials 20          torchrun; one rank is killed, or all of them
+    python benchmarks/kill.py --mixture pair --trials 20     captures of a mixture's experts, in this stream
     python benchmarks/kill.py --signals 20                   SIGTERM and SIGINT: the exit code, what is left
 
 Of 100 stores 70 are captured, 15 pulled, and 15 are studies of two units, runs and adapters included. A
@@ -18,6 +19,7 @@ import shutil
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -35,6 +37,7 @@ def main() -> None:
     parser.add_argument("--start", choices=("fork", "command"), default="fork")
     parser.add_argument("--ranks", type=int, default=1)
     parser.add_argument("--signals", type=int, default=0, help="trials of SIGTERM and SIGINT in place of SIGKILL")
+    parser.add_argument("--mixture", choices=("adapted", "pair"), default="", help="stream; only captures, of experts")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--size", type=int, default=20_000, help="characters of the text")
     parser.add_argument("--folder", type=Path, help="where stores are written; a temporary folder if not given")
@@ -43,9 +46,9 @@ def main() -> None:
     processes.warm_up()
     with tempfile.TemporaryDirectory(dir=arguments.folder) as name:
         chance, how = random.Random(arguments.seed), describe(arguments)
-        others = 0 if arguments.signals or arguments.ranks > 1 else arguments.trials * 15 // 100
+        others = 0 if arguments.signals or arguments.ranks > 1 or arguments.mixture else arguments.trials * 15 // 100
         numbers = dict.fromkeys(COMMANDS, others) | {"capture": arguments.trials - 2 * others}
-        setting = (arguments.start, arguments.ranks, chance, arguments.size)
+        setting = (arguments.start, arguments.ranks, chance, arguments.size, arguments.mixture)
         if arguments.signals:
             bench = prepare(Path(name), "capture", *setting)
             stopped = [run_stop(bench, index) for index in range(arguments.signals)]
@@ -63,10 +66,12 @@ def main() -> None:
     sys.exit(n_wrong > 0)
 
 
-def prepare(folder: Path, command: str, start: str, n_ranks: int, chance: random.Random, size: int) -> Bench:
+def prepare(
+    folder: Path, command: str, start: str, n_ranks: int, chance: random.Random, size: int, mixture: str
+) -> Bench:
     """Inputs, an undisturbed result, a second one that must equal it, and a comparison that finds planted changes."""
     (folder / "notes").mkdir(parents=True)
-    words, out = prepare_command(command, folder, size)
+    words, out = prepare_command(command, folder, size, mixture)
     bench = Bench(folder, command, words, out, folder / "reference", start, n_ranks, 0.0, chance)
     undisturbed(bench, 1)
     out.rename(bench.reference)
@@ -86,6 +91,8 @@ def prepare(folder: Path, command: str, start: str, n_ranks: int, chance: random
 
 
 def describe(arguments: argparse.Namespace) -> str:
+    if arguments.mixture:
+        print(f"A mixture with an adapter on its experts, stream `{arguments.mixture}`.")
     if arguments.ranks > 1:
         return f"torchrun, {arguments.ranks} ranks, started again with 1 to {arguments.ranks + 1}"
     return {"fork": "forked from a warm parent", "command": "`python -m lorascope`"}[arguments.start]
@@ -131,6 +138,13 @@ def print_kills(trials: Sequence[Trial], how: str) -> None:
         ),
         rows,
     )
+    lines = [kill.lines for kill, _ in kills if kill.lines]
+    for line, number in Counter(line for said in lines for line in said).most_common():
+        print(f"{number} times: {line}")
+    if lines:
+        print(
+            f"{len(lines)} kills after which other ranks said why they ended, in at most {max(map(len, lines))} lines"
+        )
 
 
 def print_stopped(stopped: Sequence[Stopped], how: str) -> None:

@@ -17,6 +17,8 @@ from lorascope.capture.training.trainer import lora_targets
 from lorascope.study.demo_inputs import demo_model, facts_path
 
 SPECIAL_TOKENS = ("<s>", "</s>", "<pad>")
+EXPERTS = ["experts.gate_up_proj", "experts.down_proj"]
+"""Parameters of a mixture's experts, as PEFT's `target_parameters` names them."""
 
 
 class Adapted(NamedTuple):
@@ -35,10 +37,15 @@ def smollm2(folder: Path, *, dtype: str, rank: int) -> Adapted:
     return Adapted(adapt(model, folder, rank=rank), tokenizer, source, folder)
 
 
-def adapt(model: Any, folder: Path, *, rank: int, std: float = 0.02) -> Any:
-    """Put a LoRA adapter with random B (deviation `std`) on every linear layer of the blocks, and save it."""
+def adapt(model: Any, folder: Path, *, rank: int, std: float = 0.02, experts: bool = False) -> Any:
+    """Put a LoRA adapter with random B (deviation `std`) on every linear layer of the blocks, and save it.
+
+    With `experts` it is on a mixture's experts instead.
+    """
     torch.manual_seed(1)
-    config = LoraConfig(task_type="CAUSAL_LM", r=rank, lora_alpha=2 * rank, target_modules=lora_targets(model))
+    targets: Any = {"target_modules": [], "target_parameters": EXPERTS}
+    targets = targets if experts else {"target_modules": lora_targets(model)}
+    config = LoraConfig(task_type="CAUSAL_LM", r=rank, lora_alpha=2 * rank, **targets)
     adapted: Any = get_peft_model(model, config)
     for name, parameter in adapted.named_parameters():
         if "lora_B" in name:

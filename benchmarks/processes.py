@@ -1,6 +1,7 @@
 """Captures as real processes: started by fork from a warm parent, by the command line, or by torchrun."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -68,6 +69,10 @@ class Running:
     def last_words(self) -> str:
         """The end of what it printed."""
         return "\n".join(self.log.read_text(errors="replace").strip().splitlines()[-15:])
+
+    def errors(self) -> list[str]:
+        """Lines in which processes said why they ended."""
+        return re.findall(r"^lorascope: error: (.*)$", self.log.read_text(errors="replace"), re.MULTILINE)
 
 
 def warm_up() -> None:

@@ -1,6 +1,6 @@
 """A tiny model, its adapter and data in a folder: what `kill.py` and its kin capture.
 
-python benchmarks/tiny_run.py FOLDER CHARACTERS
+python benchmarks/tiny_run.py FOLDER CHARACTERS [mixture]
 """
 
 import subprocess
@@ -21,9 +21,10 @@ tasks:
 """
 
 
-def make_inputs(folder: Path, n_characters: int) -> list[str]:
+def make_inputs(folder: Path, n_characters: int, *, mixture: bool = False) -> list[str]:
     """Make them in a process of its own, so that the caller stays without threads; returns the command line's words."""
-    subprocess.run([sys.executable, __file__, str(folder), str(n_characters)], check=True, capture_output=True)
+    words = [sys.executable, __file__, str(folder), str(n_characters), *["mixture"][:mixture]]
+    subprocess.run(words, check=True, capture_output=True)
     return [
         *("--model", str(folder / "model")),
         *("--adapter", str(folder / "adapter")),
@@ -41,11 +42,15 @@ def make_run(folder: Path, n_characters: int, *more: str) -> Path:
     return run
 
 
-def prepare_command(command: str, folder: Path, n_characters: int) -> tuple[list[str], Path]:
-    """(words of a command, folder that it writes), once all that it needs lies in `folder`."""
+def prepare_command(command: str, folder: Path, n_characters: int, mixture: str = "") -> tuple[list[str], Path]:
+    """(words of a command, folder that it writes), once all that it needs lies in `folder`.
+
+    A capture is of a mixture's experts if `mixture` names a stream.
+    """
     out = folder / "run.zarr"
     if command == "capture":
-        return ["capture", *make_inputs(folder / "inputs", n_characters), "--out", str(out)], out
+        words = make_inputs(folder / "inputs", n_characters, mixture=bool(mixture))
+        return ["capture", *words, *(["--stream", mixture] if mixture else []), "--out", str(out)], out
     if command == "study run":
         make_inputs(folder / "inputs", 0)
         file = folder / "study.yaml"
@@ -58,14 +63,15 @@ def prepare_command(command: str, folder: Path, n_characters: int) -> tuple[list
 def main() -> None:
     import torch
     from models import adapt, byte_tokenizer, facts_text, random_model
-    from transformers import LlamaConfig
+    from transformers import LlamaConfig, MixtralConfig
 
     from lorascope.study.demo_inputs import facts_path
 
-    folder, n_characters = Path(sys.argv[1]), int(sys.argv[2])
+    folder, n_characters, is_mixture = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3:] == ["mixture"]
     folder.mkdir(parents=True)
     tokenizer = byte_tokenizer()
-    config = LlamaConfig(
+    kind, more = (MixtralConfig, {"num_local_experts": 5}) if is_mixture else (LlamaConfig, {})
+    config = kind(
         vocab_size=len(tokenizer),
         hidden_size=64,
         intermediate_size=128,
@@ -76,11 +82,12 @@ def main() -> None:
         bos_token_id=0,
         eos_token_id=1,
         pad_token_id=2,
+        **more,
     )
     model = random_model(config, dtype=torch.float32)
     model.save_pretrained(str(folder / "model"))
     tokenizer.save_pretrained(str(folder / "model"))
-    adapt(model, folder / "adapter", rank=4)
+    adapt(model, folder / "adapter", rank=4, experts=is_mixture)
     lines = facts_path("test").read_text().splitlines(keepends=True)
     (folder / "questions.test.jsonl").write_text("".join(lines[:N_QUESTIONS]))
     (folder / "held-out.jsonl").write_text("".join(lines[N_QUESTIONS : 2 * N_QUESTIONS]))

@@ -36,6 +36,8 @@ class Killed(NamedTuple):
     """Whether a forward pass that captures was under way, in whatever phase the writers were."""
     n_rows: int
     """Rows committed until then."""
+    lines: list[str]
+    """What the other ranks said as they ended."""
 
 
 class Trial(NamedTuple):
@@ -161,7 +163,7 @@ def kill_at_random(bench: Bench, running: Running, *, resumed: bool) -> Killed |
     at = bench.phase(stacks, resumed=resumed)
     if code == 0:
         return None
-    return Killed(at + who, resumed, phases.passing(stacks), phases.committed(bench.out))
+    return Killed(at + who, resumed, phases.passing(stacks), phases.committed(bench.out), running.errors())
 
 
 def wait_for_moment(bench: Bench, running: Running) -> None:
