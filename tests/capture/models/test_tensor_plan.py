@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import CohereConfig, GPT2Config, LlamaConfig, MixtralConfig, Phi3Config, Qwen3Config
+from transformers import CohereConfig, GPT2Config, Llama4TextConfig, LlamaConfig, Phi3Config, Qwen3Config
 
 from lorascope.capture.models.model import model_on_meta
 from lorascope.capture.models.tensor_plan import require_shardable, split_axis
@@ -36,7 +36,6 @@ def test_a_model_that_gathers_its_heads_may_divide_them() -> None:
     require_shardable(on_meta(Phi3Config(**SMALL)), tensor_parallel=4, fully_shard=False)
 
 
-MIXTRAL = MixtralConfig(**SMALL, num_local_experts=2)
 REFUSED: dict[str, tuple[Any, int, str]] = {
     "key-value heads": (
         LlamaConfig(**SMALL),
@@ -60,9 +59,9 @@ REFUSED: dict[str, tuple[Any, int, str]] = {
         "doesn't split `model.layers.*.self_attn.q_norm.weight`, of all heads; leave it out",
     ),
     "experts": (
-        MIXTRAL,
+        Llama4TextConfig(**SMALL, num_local_experts=2),
         2,
-        "splits `model.layers.*.mlp.experts` by 'moe_tp_experts'; leave it out, and spread the model by "
+        "splits `model.layers.*.feed_forward.experts` by 'moe_tp_experts'; leave it out, and spread the model by "
         "`fully_shard` or `device_map` .by `device_map` alone where the adapter is on experts",
     ),
 }
