@@ -9,11 +9,13 @@ from ...said.page import plain
 
 large_models = benchmark("large_models")
 CONTENT = json.loads(large_models.NUMBERS.read_text())
+DENSE, MIXTURES = ({name: CONTENT[name] for name in some} for some in (large_models.SHAPES, large_models.MIXTURES))
 PAGE = (ROOT / "docs/scale.md").read_text()
 
 
 def test_the_page_has_the_tables() -> None:
-    assert all("\n".join(table) in PAGE for table in large_models.tables(CONTENT))
+    tables = [*large_models.tables(DENSE), *large_models.mixture_tables(MIXTURES)]
+    assert all("\n".join(table) in PAGE for table in tables)
 
 
 def test_the_page_says_what_the_plans_say() -> None:
@@ -36,7 +38,28 @@ def test_the_page_says_what_the_plans_say() -> None:
         assert words in plain(PAGE)
 
 
+def test_the_page_says_what_the_plans_of_mixtures_say() -> None:
+    totals = [sum(found["memory"]["all states"].values()) for found in MIXTURES.values()]
+    least = [large_models.least_gpus_of(total) for total in totals]
+    adapters = [found["adapter"] / 1e9 for found in MIXTURES.values()]
+    rates = [[large_models.DISKS[0] / size for size in found["disk"].values()] for found in MIXTURES.values()]
+    (all_small, none_small), (all_large, none_large) = (
+        [f"{float(f'{rate:.2g}'):,.0f}" for rate in own[:2]] for own in rates
+    )
+    small, large = MIXTURES
+    assert (small, large) == ("Mixtral-8x7B", "Qwen3-235B-A22B")
+    for words in (
+        f"{small} with an adapter on its experts needs at least {least[0]} GPUs of 80 GB, {large} at least {least[1]}.",
+        f"PEFT keeps in float32: {adapters[0]:.1f} GB for {small}, {adapters[1]:.1f} GB for {large}.",
+        f"an adapter of rank {large_models.RANK} is on `gate_up_proj` and `down_proj` of all experts, "
+        f"and a batch has {large_models.WINDOW:,} tokens",
+        f"writes {large_models.DISKS[0] / 1e9:.0f} GB/s takes {all_small} tokens a second of {small} with all states, "
+        f"and {none_small} with `--states none`; of {large} {all_large} and {none_large}.",
+    ):
+        assert words in plain(PAGE)
+
+
 @pytest.mark.slow
-def test_the_committed_numbers_are_those_of_plans() -> None:
-    name = "Llama-3-8B"
+@pytest.mark.parametrize("name", ["Llama-3-8B", "Mixtral-8x7B"])
+def test_the_committed_numbers_are_those_of_plans(name: str) -> None:
     assert json.loads(json.dumps(large_models.plans_of(name))) == CONTENT[name]
