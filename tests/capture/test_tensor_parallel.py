@@ -15,6 +15,7 @@ import zarr
 from lorascope.capture.models.shards import distribution
 from lorascope.stores import open_run, verify
 
+from ..mixtures import mixture
 from ..tiny import SHAPE, llama, save_model
 
 ROUNDING = 1e-5
@@ -35,6 +36,7 @@ def qwen3(vocab_size: int) -> Any:
 MODELS: dict[str, tuple[Callable[[int], Any], dict[str, Any]]] = {
     "llama": (llama, {"rank_pattern": {"v_proj": 64}}),  # whose delta is smaller than its factor
     "qwen3": (qwen3, {"lora_bias": True}),
+    "mixtral": (lambda vocab_size: mixture("mixtral", vocab_size=vocab_size), {}),
 }
 
 
@@ -125,6 +127,22 @@ def test_split_layers_give_the_run_of_one_process(
     run = open_run(tmp_path / "four.zarr")
     measured = run.attributes["measured"]
     assert (measured["ranks"], measured["rows"]) == (min(2, run.n_rows), run.n_rows)
+
+
+@pytest.mark.slow
+def test_a_mixture_whose_experts_are_whole_on_every_rank(tiny_tokenizer: Any, text: Path, tmp_path: Path) -> None:
+    """As transformers 5.25 plans it; 5.24 splits each expert, which is refused."""
+    from transformers import MixtralConfig
+
+    save_adapted(tmp_path, "mixtral", tiny_tokenizer)
+    words = ("--data", str(text), "--window-tokens", "200", "--tensor-parallel")
+    one, two = (capture(tmp_path, f"{n}.zarr", n, *words, str(n)) for n in (1, 2))
+    assert one.returncode == 0, one.stderr[-3000:]
+    if "moe_tp_experts" in MixtralConfig.base_model_tp_plan.values():
+        assert "splits `model.layers.*.mlp.experts` by 'moe_tp_experts'" in two.stderr
+        return
+    assert two.returncode == 0, two.stderr[-3000:]
+    require_close(tmp_path / "1.zarr", tmp_path / "2.zarr")
 
 
 def test_without_processes_nothing_is_split() -> None:

@@ -11,7 +11,14 @@ import torch
 from accelerate import cpu_offload  # type: ignore[import-untyped]  # it has no stubs
 from peft import LoraConfig
 from safetensors.torch import save_file
-from transformers import DeepseekV3Config, DeepseekV3ForCausalLM
+from transformers import (
+    AXK1Config,
+    AXK1ForCausalLM,
+    Cohere2MoeConfig,
+    Cohere2MoeForCausalLM,
+    DeepseekV3Config,
+    DeepseekV3ForCausalLM,
+)
 
 from lorascope import analyze, stores
 from lorascope.capture import CaptureConfig, capture
@@ -19,6 +26,7 @@ from lorascope.capture.errors import CaptureError
 from lorascope.capture.merged import compare_merged
 from lorascope.capture.models.adapter import attach_adapter
 from lorascope.capture.models.components import exclusion_reason, find_components
+from lorascope.capture.models.experts import ARGUMENTS
 from lorascope.capture.models.passes import Pass
 from lorascope.capture.models.preflight import Preflight, inspect
 from lorascope.capture.models.refusal import AdapterError, split_problems
@@ -191,18 +199,31 @@ def test_pair_has_one_component_for_each_block() -> None:
     assert "in stream 'pair' it has the numbers of its block's other parameter" in note.message
 
 
-def test_another_mixture_with_groups_and_shared_experts() -> None:
-    sizes = {"intermediate_size": 40, "moe_intermediate_size": 24, "n_routed_experts": 8, "num_experts_per_tok": 2}
-    groups = {"n_group": 2, "topk_group": 1, "first_k_dense_replace": 1}
-    latent = {"q_lora_rank": 16, "kv_lora_rank": 16, "qk_rope_head_dim": 8, "qk_nope_head_dim": 8, "v_head_dim": 8}
-    config = DeepseekV3Config(**SHAPE | {"vocab_size": 300, "num_key_value_heads": 4} | sizes | groups | latent)
+SIZES = {"intermediate_size": 40, "num_experts_per_tok": 2, "num_key_value_heads": 4, "vocab_size": 300}
+GROUPS = {"moe_intermediate_size": 24, "n_routed_experts": 8, "n_group": 2, "topk_group": 1, "first_k_dense_replace": 1}
+LATENT = {"q_lora_rank": 16, "kv_lora_rank": 16, "qk_rope_head_dim": 8, "qk_nope_head_dim": 8, "v_head_dim": 8}
+AVERAGED = {"num_experts": 8, "num_shared_experts": 1, "first_k_dense_replace": 1, "head_dim": 8}
+
+
+@pytest.mark.parametrize(
+    ("config", "model_type"),
+    [
+        (DeepseekV3Config(**SHAPE | SIZES | GROUPS | LATENT), DeepseekV3ForCausalLM),  # groups, and shared experts
+        (AXK1Config(**SHAPE | SIZES | GROUPS | LATENT), AXK1ForCausalLM),  # a norm after the experts
+        (Cohere2MoeConfig(**SHAPE | SIZES | AVERAGED), Cohere2MoeForCausalLM),  # an average with shared experts
+    ],
+)
+def test_another_mixture(config: Any, model_type: Any) -> None:
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        plain = DeepseekV3ForCausalLM(config).eval()
+        plain = model_type(config).eval()
     model = adapt_experts(plain)
     assert inspect(model, ["default"], probe=INPUTS) == Preflight((), (), ())
     recorded = record(model, INPUTS)
     assert 0 < recorded.recorder.worst_excess < 0.5
+    for shares in map(arrived_shares, recorded.recorder.experts.sums.values()):
+        assert shares.isfinite().sum() >= 6  # of 8; to others too few tokens are routed
+        assert shares.sub(1).abs().nan_to_num(0).max() < 1e-3
     assert [c.layer for c in recorded.components["default"]] == [1, 1]
     ((path, output),) = outputs_of_blocks(model).items()
     (plain_output,) = outputs_of_blocks(model, Pass("base", None)).values()
@@ -317,13 +338,37 @@ def test_experts_with_few_tokens_in_a_pass_are_judged_later() -> None:
     assert counts[0] == 0 < counts[-1]
 
 
-def test_a_block_whose_output_is_changed() -> None:
+def test_experts_whose_output_is_changed() -> None:
     """By a factor on all experts alike, the shares stay near 1, and the norms don't."""
     model = adapt_experts(mixture("mixtral"), [DOWN])
     block = [*blocks_of(model).values()][1]
-    block.register_forward_hook(lambda module, args, output: output * 1.01)
+    block.experts.register_forward_hook(lambda module, args, output: output * 1.01)
     with pytest.raises(CaptureError, match=f"output of '{PATH.replace('0', '1')}' isn't its base plus delta: off by"):
         record(model, MANY)
+
+
+@pytest.mark.parametrize("in_place", [False, True])
+def test_what_comes_after_the_experts_is_in_the_delta_of_the_block(in_place: bool) -> None:
+    model = adapt_experts(mixture("mixtral"), [DOWN])
+    before = record(model, MANY).kept
+    block = [*blocks_of(model).values()][1]
+    block.register_forward_hook(lambda module, args, output: output.mul_(2) if in_place else output * 2)
+    after = record(model, MANY).kept
+    for path in (f"states/{LAST}/base", f"adapters/default/delta/{LAST}"):
+        assert torch.equal(after.arrays[path], 2 * before.arrays[path])
+
+
+def test_experts_that_are_called_by_keyword() -> None:
+    model = adapt_experts(mixture("mixtral"), [DOWN])
+    before = record(model, MANY).kept
+    for block in blocks_of(model).values():
+        block.experts.register_forward_pre_hook(
+            lambda module, args, kwargs: (args[:1], dict(zip(ARGUMENTS[1:], args[1:], strict=True))), with_kwargs=True
+        )
+    after = record(model, MANY).kept
+    assert after.arrays.keys() == before.arrays.keys()
+    assert all(torch.equal(after.arrays[path], values) for path, values in before.arrays.items())
+    assert all(torch.equal(after.measured[key], values) for key, values in before.measured.items())
 
 
 def test_infinite_bases_are_no_fault_of_the_adapter() -> None:
@@ -338,7 +383,7 @@ def wrapper_of(model: Any, layer: int, parameter: str) -> Any:
     return wrappers_of(block)[parameter.removeprefix("experts.")]
 
 
-PATH = f"model.layers.0.mlp.{DOWN}"
+PATH, LAST = (f"model.layers.{layer}.mlp.{DOWN}" for layer in (0, 1))
 
 
 def test_stream_base_is_refused() -> None:

@@ -19,6 +19,8 @@ from .passes import disabled_adapters
 
 PARAMETERS = ("gate_up_proj", "down_proj")
 """Parameters of experts that can be captured, in the order in which a token meets them."""
+ARGUMENTS = ("hidden_states", "top_k_index", "top_k_weights")
+"""Names of what experts are called with, in the common code of transformers."""
 EXPERT = re.compile(r"\.experts\.\d+(\.|$)")
 """Path of an expert that is a module of its own."""
 SCALED_INPUT = "Llama4TextExperts"
@@ -73,10 +75,19 @@ def block_output(output: Any) -> torch.Tensor:
     return states
 
 
-def output_without(wrapper: Any, block: Any, args: Any, kwargs: Any) -> torch.Tensor:
-    """Run a block of experts again with one parameter's adapter off; return its output (flat token, feature)."""
-    with disabled_adapters([wrapper]):
-        return block_output(block.forward(*args, **kwargs)).flatten(0, -2)
+def output_without(
+    wrapper: Any, block: Any, args: Any, kwargs: Any, take: Callable[[torch.Tensor], None]
+) -> torch.Tensor:
+    """Run a block of experts again with one parameter's adapter off; return its output (flat token, feature).
+
+    `take` gets what the experts output. Hooks of others change this output as they changed the one before.
+    """
+    handle = block.experts.register_forward_hook(lambda module, args, output: take(output))
+    try:
+        with disabled_adapters([wrapper]):
+            return block_output(block(*args, **kwargs)).flatten(0, -2)
+    finally:
+        handle.remove()
 
 
 class Routing(NamedTuple):
@@ -107,10 +118,11 @@ def routing_module(block: Any) -> Any:
     return block.router if scales_input(block.experts.get_base_layer()) else block.experts
 
 
-def read_routing(block: Any, args: Any, output: Any) -> Routing:
+def read_routing(block: Any, args: Any, kwargs: Any, output: Any) -> Routing:
     """Return the routing in a call of `routing_module`, from its arguments and its output."""
     if not scales_input(block.experts.get_base_layer()):
-        return Routing(*(each.flatten(0, -2) for each in args))
+        arguments = dict(zip(ARGUMENTS, args, strict=False)) | kwargs
+        return Routing(*(arguments[name].flatten(0, -2) for name in ARGUMENTS))
     logits, chosen = output[1].topk(block.top_k, dim=1)
     return Routing(args[0], chosen, logits.float().sigmoid().to(logits.dtype))
 

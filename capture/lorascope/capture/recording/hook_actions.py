@@ -8,7 +8,7 @@ import torch
 from lorascope.stores.format.spec import block_path
 
 from ..models.branches import adds_in_place, compute_factor, dora_delta, dora_dtype, dora_output, replaced_output
-from ..models.experts import Written, output_without, read_routing, write_out
+from ..models.experts import Written, output_without, read_routing, scales_input, write_out
 from .expert_sums import put_measures, put_routing
 from .sink import Sink, proved
 from .sites import Addition, Site, Sum
@@ -73,7 +73,7 @@ class BasePassActions:
 
     def take_routing(self, site: Site, call: Call) -> None:
         """Store the routing of a block of experts in the base model."""
-        routing = read_routing(site.additions[0].component.block, call.args, call.output)
+        routing = read_routing(site.additions[0].component.block, call.args, call.kwargs, call.output)
         put_routing(self.sink.target, f"experts/{block_path(site.path)}/base_", routing.select(self.sink.target.take))
 
     def take_block(self, site: Site, call: Call) -> None:
@@ -112,6 +112,8 @@ class AdaptedPassActions:
     """Component -> its sum so far; the tensors are the layer's own."""
     written: Written | None = None
     """Outputs of experts one by one for the proved tokens, of the block that runs or ran last."""
+    together: torch.Tensor | None = None
+    """Sum of what these experts output; None where they scale their input, so that the block's output is compared."""
 
     def take_base(self, site: Site, call: Call) -> None:
         """Store the frozen layer's output (base), and keep it, before PEFT changes it, until delta is known."""
@@ -168,9 +170,10 @@ class AdaptedPassActions:
         block, target, path = addition.component.block, self.sink.target, str(block_path(site.path))
         if self.written is not None and self.written.block is block:
             return
-        routing = read_routing(block, call.args, call.output).select(target.take)
+        routing = read_routing(block, call.args, call.kwargs, call.output).select(target.take)
         with target.meter.timed("reduce"), torch.autocast(routing.x.device.type, enabled=False):
             self.written = write_out(block, addition.adapter, routing.select(proved))
+            self.together = None if scales_input(block.experts.get_base_layer()) else self._take_proved(call.output)
             if target.has_array(f"experts/{path}/expert"):
                 put_routing(target, f"experts/{path}/", routing)
                 put_measures(target, path, block, addition.adapter, routing, self.sink.threads)
@@ -178,12 +181,21 @@ class AdaptedPassActions:
     def take_block(self, site: Site, call: Call) -> None:
         """Run a block of experts again without the adapter of one parameter, and store and measure the difference."""
         (addition,) = site.additions
-        base = output_without(site.module, addition.component.block, call.args, call.kwargs)
-        total = Sum(addition, base, output=call.flat)
+        bases: list[torch.Tensor] = []
+        block, take = addition.component.block, lambda output: bases.append(self._take_proved(output))
+        total = Sum(addition, output_without(site.module, block, call.args, call.kwargs, take), output=call.flat)
         if self.written is not None:  # else a hook didn't fire, which is detected after the pass
-            chosen = total.select(self.sink.target.take).select(proved)
+            # What comes after the experts, such as a factor or a norm, isn't theirs.
+            if self.together is None:
+                chosen = total.select(self._take_proved)
+            else:
+                chosen = Sum(addition, bases[0], output=self.together)
             self.sink.excess[site.path] = self.sink.experts.prove(self.written, chosen)
         self._take_difference(site, total)
+
+    def _take_proved(self, output: torch.Tensor) -> torch.Tensor:
+        """Return a copy of an output at the tokens on which experts' deltas are checked."""
+        return proved(self.sink.target.take(output.flatten(0, -2))).clone()
 
     def _take_difference(self, site: Site, total: Sum) -> None:
         """Store and measure a base that was computed apart, and the output minus it."""
