@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import xarray as xr
 
 from lorascope import analyze
 from lorascope.analyze import report, viewing
@@ -37,6 +38,7 @@ ANALYSES: dict[str, Callable[[Any, Path], object]] = {
     "compare_measures": lambda run, out: analyze.compare_measures(run),
     "contexts": lambda run, out: analyze.contexts(run, [3]),
     "directions": lambda run, out: analyze.directions(run, NAME),
+    "experts": lambda run, out: analyze.experts(run, SOUND["result"]),
     "explain": lambda run, out: analyze.explain(run),
     "export_pairs": lambda run, out: analyze.export_pairs(run, out / "pairs.npz"),
     "forgetting": lambda run, out: analyze.forgetting(run),
@@ -58,6 +60,7 @@ ANALYSES: dict[str, Callable[[Any, Path], object]] = {
 NEEDS_MORE = {
     "changes": "no next-token changes",
     "compare_measures": "ablat",
+    "experts": "no component of the result is an adapter on experts",
     "forgetting": "no neutral texts",
     "importance": "no importance",
     "null_adapters": "no null adapters",
@@ -65,12 +68,15 @@ NEEDS_MORE = {
     "reply_words": "no replies",
 }
 """Analysis -> what it lacks in this run, sound or not."""
+SOUND: dict[str, xr.DataTree] = {}
+"""The result of the sound run, for functions that take it."""
 WITHOUT = {"scores_table", "page_path", "paragraph"}
 """Functions for `info`, which also tells about damaged runs, and of an explanation that was computed before."""
 
 
 @pytest.fixture
 def run(make_small: Any, tmp_path: Path) -> Path:
+    SOUND["result"] = analyze.miub(make_small().run)
     return Path(shutil.copytree(make_small().run.path, tmp_path / "run.zarr"))
 
 

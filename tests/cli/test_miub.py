@@ -144,7 +144,7 @@ def test_runs_of_other_data_are_shown_unpaired(
             "`--paper` takes one run and one adapter, and there are 2",
         ),
         (["x", "--group-by", "colour"], "`--group-by` names 'colour'; allowed are dataset,"),
-        (["x", "--group-by", "kind,layers"], "text, with commas between; did you mean 'layer'?"),
+        (["x", "--group-by", "kind,layers"], "expert, with commas between; did you mean 'layer'?"),
         (["x", "--group-by", "layer,layer"], "`--group-by` is 'layer,layer'; name each key once"),
         (["x", "--paper", "--unit", "bit"], "`--paper` goes without `--unit`: it shows every reduction and unit"),
         (["x", "--group-by", "run"], "`--group-by` names 'run'; allowed are dataset,"),

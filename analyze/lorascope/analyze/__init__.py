@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from .measuring.measures import token_measure
     from .measuring.run import measure_run
     from .miub.compare_runs import paired
+    from .miub.experts import experts
     from .miub.groups import group_by, to_dataframe
     from .miub.miub import miub, miub_readings
     from .miub.qualify import qualify
@@ -46,6 +47,7 @@ __all__ = [
     "compare_metrics",
     "contexts",
     "directions",
+    "experts",
     "explain",
     "export_pairs",
     "fit_report",

@@ -37,6 +37,7 @@ from lorascope.capture.samples.encode import encode_items
 from lorascope.capture.training.callback import KIND, measure_miub
 from lorascope.cli.main import main
 
+from ...analyze.miub.test_experts import require_definition
 from ...mixtures import KINDS, mixture
 from ...stores.on_disk import unfinish
 from ...tiny import SHAPE, save_model
@@ -677,7 +678,9 @@ def test_a_whole_capture(kind: str, stream: str, tiny_tokenizer: Any, tmp_path: 
     names = (DOWN, GATE_UP) if stream == "adapted" else (DOWN,)
     assert [*run.component_paths] == [f"{path}.{name}" for path in block_paths(model) for name in names]
     assert {*run.components["kind"].values} == {*names}
-    assert float(analyze.miub(run)["miub"]) > 0
+    result = analyze.miub(run)
+    assert float(result["miub"]) > 0
+    require_definition(run, result, analyze.experts(run, result))
     for path in run.component_paths:
         experts = run.experts(path)
         applied_to = "input" if kind == "llama4" else "output"

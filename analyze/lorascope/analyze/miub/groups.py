@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd  # type: ignore[import-untyped]
 import xarray as xr
 
-from lorascope.analyze.results.options import COMPONENT_KEYS, KEYS, SAMPLE_KEYS, TOKEN_KEYS
+from lorascope.analyze.results.options import COMPONENT_KEYS, EXPERT, KEYS, SAMPLE_KEYS, TOKEN_KEYS
 from lorascope.analyze.results.tree import CHUNK_TOKENS, require_result
 from lorascope.stores.format.tables import ROLES
 from lorascope.stores.names import suggestion
@@ -58,34 +58,24 @@ def group_by(result: xr.DataTree, by: str | Sequence[str]) -> xr.Dataset:
     that of a mean over samples, with one number per sample and group: errors clustered by sample.
     """
     by = (by,) if isinstance(by, str) else tuple(by)
-    _check_keys(result, by)
+    check_keys(result, by)
     by_sample, by_token = result.children["samples"].dataset, result.children["tokens"].dataset
-    used = np.flatnonzero(by_sample["used"].values)
-    samples = _group_codes({key: by_sample[key].values[used] for key in by if key in SAMPLE_KEYS}, len(used))
-    labels = {key: by_token[key].values for key in by if key in TOKEN_KEYS}
-    if "role" in labels:  # as numbers, roles are sorted in their own order
-        labels["role"] = pd.Index(ROLES).get_indexer(labels["role"])
-    tokens = _group_codes(labels, by_token.sizes["token"])
-    parts = _group_codes(
-        {key: result.dataset[key].values for key in by if key in COMPONENT_KEYS}, result.sizes["component"]
-    )
-    if (n_groups := samples.n * tokens.n * parts.n) > MOST_GROUPS:
-        raise ValueError(f"`by` is {list(by)}, which makes {n_groups} groups; name fewer keys: at most {MOST_GROUPS}")
+    groups = result_groups(result, by)
+    samples, tokens, parts = groups
     counts = {"n_components": np.bincount(parts.codes, minlength=parts.n)}
     if tokens.labels:
-        groups = np.full(by_sample.sizes["sample"], -1)
-        groups[used] = samples.codes
-        of_token = groups[by_token["sample_of_token"].values]
+        of_token = samples.codes[by_token["sample_of_token"].values]
         counted = by_token["counted"].values & (of_token >= 0)
         codes = of_token[counted] * tokens.n + tokens.codes[counted]
         counts["n_tokens"] = np.bincount(codes, minlength=samples.n * tokens.n)[:, None]
-        cells = partial(_token_means, by_token, result.attrs["unit"], groups, tokens, parts)
+        cells = partial(_token_means, by_token, result.attrs["unit"], groups)
     else:
+        used = samples.codes >= 0
         values = _component_group_sums(by_sample["js"].values[used], parts)
-        cells = partial(iter, [(samples.codes, values)])
+        cells = partial(iter, [(samples.codes[used], values)])
     count, mean, error = _group_statistics(cells, samples.n * tokens.n, parts.n)
-    names = {**samples.labels, **tokens.labels, **parts.labels}
-    dims, shape = tuple(names), [len(values) for values in names.values()]
+    labels = groups.labels()
+    dims, shape = tuple(labels), [len(values) for values in labels.values()]
     counts = {"n_samples": count, **counts}
     about, units = f"js; {result.attrs['reduction']}", result.attrs["units"]
     grouped = xr.Dataset(
@@ -94,7 +84,7 @@ def group_by(result: xr.DataTree, by: str | Sequence[str]) -> xr.Dataset:
             "miub_se": (dims, error.reshape(shape), {"long_name": "standard error over samples", "units": units}),
             **{name: (dims, np.broadcast_to(n, count.shape).reshape(shape)) for name, n in counts.items()},
         },
-        coords={key: _label_names(key, values) for key, values in names.items()},
+        coords=labels,
         attrs=result.attrs,
     )
     return grouped.transpose(*by)
@@ -137,7 +127,7 @@ def to_dataframe(result: xr.Dataset | xr.DataTree, per: str = "component") -> An
     return frame[[name for name in frame if name not in columns] + columns]
 
 
-class _GroupCodes(NamedTuple):
+class GroupCodes(NamedTuple):
     """Groups of items (samples, tokens or components): a code per item, and the labels that codes stand for."""
 
     labels: Mapping[str, list[Any]]
@@ -148,19 +138,51 @@ class _GroupCodes(NamedTuple):
     """Number of groups: the size of that product."""
 
 
-def _check_keys(result: xr.DataTree, by: Sequence[str]) -> None:
+class ResultGroups(NamedTuple):
+    """Groups of a result's samples (code -1: unused), tokens and components."""
+
+    samples: GroupCodes
+    tokens: GroupCodes
+    components: GroupCodes
+
+    def labels(self) -> dict[str, list[Any]]:
+        """Return key -> its values, with texts for `length` (such as 1-100) and `role`, in the order of dimensions."""
+        return {key: _label_names(key, values) for part in self for key, values in part.labels.items()}
+
+
+def result_groups(result: xr.DataTree, by: Sequence[str], *, n_experts: int = 1) -> ResultGroups:
+    """Return the groups of a result by these keys; raise ValueError if they and experts make over `MOST_GROUPS`."""
+    by_sample, by_token = result.children["samples"].dataset, result.children["tokens"].dataset
+    used = by_sample["used"].values
+    samples = _group_codes({key: by_sample[key].values[used] for key in by if key in SAMPLE_KEYS}, int(used.sum()))
+    codes = np.full(len(used), -1)
+    codes[used] = samples.codes
+    labels = {key: by_token[key].values for key in by if key in TOKEN_KEYS}
+    if "role" in labels:  # as numbers, roles are sorted in their own order
+        labels["role"] = pd.Index(ROLES).get_indexer(labels["role"])
+    tokens = _group_codes(labels, by_token.sizes["token"])
+    parts = _group_codes(
+        {key: result.dataset[key].values for key in by if key in COMPONENT_KEYS}, result.sizes["component"]
+    )
+    if (n_groups := samples.n * tokens.n * parts.n * n_experts) > MOST_GROUPS:
+        raise ValueError(f"`by` is {list(by)}, which makes {n_groups} groups; name fewer keys: at most {MOST_GROUPS}")
+    return ResultGroups(samples._replace(codes=codes), tokens, parts)
+
+
+def check_keys(result: xr.DataTree, by: Sequence[str], allowed: Sequence[str] = KEYS) -> None:
     """Raise ValueError unless the result can be grouped by these keys, TypeError if it isn't a result of `miub`."""
     require_result(result)
-    unknown = [key for key in by if key not in KEYS]
+    unknown = [key for key in by if key not in allowed]
     if unknown or not by or len(set(by)) < len(by):
-        close = suggestion(unknown[0], KEYS) if unknown else ""
-        raise ValueError(f"`by` is {list(by)}; name one or several of {list(KEYS)}, each once{close}")
-    if set(by) & set(TOKEN_KEYS) and result.attrs["over_tokens"] != "mean":
+        close = suggestion(unknown[0], allowed) if unknown else ""
+        raise ValueError(f"`by` is {list(by)}; name one or several of {list(allowed)}, each once{close}")
+    token_keys = [key for key in by if key in (*TOKEN_KEYS, EXPERT)]
+    if token_keys and result.attrs["over_tokens"] != "mean":
         raise ValueError(
-            f"tokens can't be grouped by {[k for k in by if k in TOKEN_KEYS]} in a result of reduction "
-            f"{result.attrs['reduction']!r}; take the one of reduction 'mean'"
+            f"tokens can't be grouped by {token_keys} in a result of reduction {result.attrs['reduction']!r}; take the "
+            "one of reduction 'mean'"
         )
-    if set(by) & set(TOKEN_KEYS) and not has_matching_tokens(result):
+    if token_keys and not has_matching_tokens(result):
         raise ValueError(
             "tokens can't be grouped if samples of the result were selected or sorted; group the whole result"
         )
@@ -175,7 +197,7 @@ def has_matching_tokens(result: xr.DataTree) -> bool:
     return not len(owners) or bool(owners.max() < len(ids) and (ids[owners] == by_token["sample"].values).all())
 
 
-def _group_codes(columns: Mapping[str, np.ndarray], n: int) -> _GroupCodes:
+def _group_codes(columns: Mapping[str, np.ndarray], n: int) -> GroupCodes:
     """Return the groups of n items, one for each combination of the values (item,) of all keys."""
     labels: dict[str, list[Any]] = {}
     codes, size = np.zeros(n, np.int64), 1
@@ -184,24 +206,27 @@ def _group_codes(columns: Mapping[str, np.ndarray], n: int) -> _GroupCodes:
         codes_of_key, names = pd.factorize(buckets, sort=key not in UNSORTED_KEYS)
         labels[key] = names.tolist()
         codes, size = codes * len(names) + codes_of_key, size * len(names)
-    return _GroupCodes(labels, codes, size)
+    return GroupCodes(labels, codes, size)
 
 
-def _token_means(
-    by_token: xr.Dataset, unit: str, groups: np.ndarray, tokens: _GroupCodes, parts: _GroupCodes
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield codes (cell,) and weighted means of js (cell, component group); a cell is a sample's tokens of one group.
-
-    A code combines the sample's group and the tokens' group. `groups` is (sample,), -1 for an unused sample. A few
-    whole samples are in memory at a time.
-    """
-    convert, owner = UNITS[unit].convert, by_token["sample_of_token"].values
-    weights = np.where(by_token["counted"].values & (groups[owner] >= 0), by_token["weight"].values, 0.0)
+def sample_spans(owner: np.ndarray) -> Iterator[slice]:
+    """Yield slices of tokens that hold whole samples, of `CHUNK_TOKENS` or more; `owner` (token,) is their sample."""
     edges = [0]
     for stop in [*(np.flatnonzero(np.diff(owner)) + 1).tolist(), len(owner)]:
         if stop - edges[-1] >= CHUNK_TOKENS or stop == len(owner):
             edges.append(stop)
-    for span in map(slice, edges, edges[1:]):
+    return map(slice, edges, edges[1:])
+
+
+def _token_means(by_token: xr.Dataset, unit: str, groups: ResultGroups) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield codes (cell,) and weighted means of js (cell, component group); a cell is a sample's tokens of one group.
+
+    A code combines the sample's group and the tokens' group. A few whole samples are in memory at a time.
+    """
+    samples, tokens, parts = groups
+    convert, owner = UNITS[unit].convert, by_token["sample_of_token"].values
+    weights = np.where(by_token["counted"].values & (samples.codes[owner] >= 0), by_token["weight"].values, 0.0)
+    for span in sample_spans(owner):
         cells, places = np.unique(owner[span] * tokens.n + tokens.codes[span], return_inverse=True)
         w, sums = weights[span, None], np.zeros((len(cells), parts.n))
         values = convert(np.asarray(by_token["js"].variable[span]).astype(np.float64))
@@ -210,10 +235,10 @@ def _token_means(
         totals = np.bincount(places, weights[span])
         occurs = totals > 0
         sample, group = np.divmod(cells[occurs], tokens.n)
-        yield groups[sample] * tokens.n + group, sums[occurs] / totals[occurs, None]
+        yield samples.codes[sample] * tokens.n + group, sums[occurs] / totals[occurs, None]
 
 
-def _component_group_sums(values: np.ndarray, parts: _GroupCodes) -> np.ndarray:
+def _component_group_sums(values: np.ndarray, parts: GroupCodes) -> np.ndarray:
     """Return values (..., component) summed over each group's components, float64 (..., component group)."""
     with np.errstate(invalid="ignore"):
         sums = [values[..., parts.codes == code].sum(axis=-1, dtype=np.float64) for code in range(parts.n)]

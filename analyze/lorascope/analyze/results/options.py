@@ -22,6 +22,8 @@ COMPONENT_KEYS = ("component", "layer", "kind", "rank")
 TOKEN_KEYS = ("role", "position", "text")
 KEYS = (*SAMPLE_KEYS, *COMPONENT_KEYS, *TOKEN_KEYS)
 """Keys that `group_by` accepts."""
+EXPERT = "expert"
+"""Key that `experts` accepts with those of `group_by`."""
 RUN_KEYS = ("run", "model", "adapter", "rank", "stream", "datasets")
 """Keys of a whole result that `group_runs` accepts."""
 

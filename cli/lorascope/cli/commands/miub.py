@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from lorascope import analyze, stores
 from lorascope.analyze.results.format import format_error, format_number, format_percent, run_names
 from lorascope.analyze.results.options import (
+    EXPERT,
     KEYS,
     RESULT_FORMATS,
     RUN_KEYS,
@@ -69,8 +70,9 @@ def miub(
         nat, bit, or sqrt: the root of each token's JS in nats.
     group_by
         Print MIUB by these keys, separated by commas: dataset, split, prompt, length, component, layer, kind, rank,
-        role, position, text (tokens of one text, those that moved most first); for several runs also run, model,
-        adapter, stream, datasets.
+        role, position, text (tokens of one text, those that moved most first), and expert (of an adapter on a
+        mixture's experts, by layer: share of tokens, the base's share, |delta| / |base|); for several runs, without
+        expert, also run, model, adapter, stream, datasets.
     paper
         Print MIUB under every reading of the paper's equation, and its size compared with the paper's tables.
     full
@@ -122,7 +124,7 @@ def miub(
         for run, adapter_name in pairs:
             title = f"{Path(run.place.name).name} {adapter_name or ''}".rstrip()
             results.append(analyze.miub(run, adapter=adapter_name, progress=partial(update, title=title), **options))
-    table = _groups_frame(results, keys) if keys else _components_frame(results[0])
+    table = _groups_frame(results, keys, pairs[0][0]) if keys else _components_frame(results[0])
     tests: list[xr.Dataset] = []
     why_unpaired = ""
     try:
@@ -155,9 +157,9 @@ def miub(
 
 
 def _parse_keys(group_by: str, n: int, *, several_adapters: bool) -> tuple[str, ...]:
-    """Return the keys in `--group-by`; for `n` > 1 results, `run` (and `adapter` if several) comes first."""
+    """Return the keys in `--group-by`: for `n` > 1 results `run` (and `adapter` if several) first; experts by layer."""
     keys = tuple(key.strip() for key in group_by.split(",") if key.strip())
-    allowed = KEYS if n <= 1 else tuple(dict.fromkeys((*RUN_KEYS, *KEYS)))
+    allowed = (*KEYS, EXPERT) if n <= 1 else tuple(dict.fromkeys((*RUN_KEYS, *KEYS)))
     for key in keys:
         if key not in allowed:
             words = f"allowed are {', '.join(allowed)}, with commas between{suggestion(key, allowed)}"
@@ -166,7 +168,7 @@ def _parse_keys(group_by: str, n: int, *, several_adapters: bool) -> tuple[str, 
         raise ValueError(f"`--group-by` is {group_by!r}; name each key once")
     if n > 1 and not set(keys) & set(RUN_KEYS):
         return ("run", *(("adapter",) if several_adapters else ()), *keys)
-    return keys
+    return ("layer", *keys) if EXPERT in keys and not {"component", "layer"} & set(keys) else keys
 
 
 def _components_frame(result: "xr.DataTree") -> "pd.DataFrame":
@@ -177,12 +179,18 @@ def _components_frame(result: "xr.DataTree") -> "pd.DataFrame":
     return with_units(analyze.to_dataframe(result), {"js": units, "js_se": units}, result.attrs)
 
 
-def _groups_frame(results: "Sequence[xr.DataTree]", keys: Sequence[str]) -> "pd.DataFrame":
-    """Return a table of MIUB by group, in the order of the keys; groups by text have the largest first."""
+def _groups_frame(results: "Sequence[xr.DataTree]", keys: Sequence[str], run: "Run") -> "pd.DataFrame":
+    """Return a table of MIUB by group, in the order of the keys; groups by text have the largest first.
+
+    `run` is that of a single result, for its experts.
+    """
     from lorascope.analyze.miub.compare_runs import group_runs
     from lorascope.analyze.results.save import with_units
 
-    groups = group_runs(results, keys) if len(results) > 1 else analyze.group_by(results[0], keys)
+    if EXPERT in keys:
+        groups = analyze.experts(run, results[0], keys)
+    else:
+        groups = group_runs(results, keys) if len(results) > 1 else analyze.group_by(results[0], keys)
     units, frame = groups.attrs["units"], analyze.to_dataframe(groups, "group")
     if "text" in frame:
         frame = frame.sort_values("miub", ascending=False, kind="stable", ignore_index=True)
@@ -246,7 +254,7 @@ def _print_components(result: "xr.DataTree", *, full: bool) -> None:
 
 def _print_groups(frame: "pd.DataFrame", keys: Sequence[str], *, full: bool) -> None:
     """Print a table of MIUB by the keys of `--group-by`, with errors and counts."""
-    counts = ["n_samples", "n_tokens", "n_components"]
+    counts = ["share", "base_share", "gained", "delta_ratio", "n_samples", "n_tokens", "n_components"]
     if "n_runs" in frame:
         counts = ["n_runs", "miub_sd"] if (frame["n_runs"] > 1).any() else []
     columns = [*keys, "miub", "miub_se", *(name for name in counts if name in frame)]
@@ -256,7 +264,8 @@ def _print_groups(frame: "pd.DataFrame", keys: Sequence[str], *, full: bool) -> 
         shown["run"] = frame["run"].map(dict(zip(runs, run_names(runs), strict=True)))
     if "text" in keys:
         shown["text"] = frame["text"].map(repr)  # shows spaces
-    names = {"miub": "MIUB", "miub_sd": "sd of runs", **{name: name[2:] for name in counts if name[:2] == "n_"}}
+    names = {"miub": "MIUB", "miub_sd": "sd of runs", "base_share": "base's share", "delta_ratio": "|delta| / |base|"}
+    names |= {name: name[2:] for name in counts if name[:2] == "n_"}
     print_frame(shown, f"MIUB by {', '.join(keys)}", names=names, largest="miub", full=full)
 
 
