@@ -17,6 +17,7 @@ from cyclopts import CycloptsError
 from lorascope.cli.main import COMMANDS, main
 from lorascope.study.demo_inputs import facts_path
 
+from .analyze.miub.test_experts import write_mixture
 from .pages import PAGES, ROOT, Block, blocks, captured, check, named
 
 pytestmark = pytest.mark.torch
@@ -145,6 +146,12 @@ def for_our_study(request: pytest.FixtureRequest, place: Path) -> dict[str, Any]
     return {}
 
 
+def for_gallery(request: pytest.FixtureRequest, place: Path) -> dict[str, Any]:
+    """The study, and a run of an adapter on experts."""
+    write_mixture(place / "runs/mixture/seed-0/pair.zarr")
+    return for_our_study(request, place)
+
+
 def for_tables(request: pytest.FixtureRequest, place: Path) -> dict[str, Any]:
     from lorascope.study import paper_study
 
@@ -174,7 +181,7 @@ PREPARED: dict[str, Callable[[pytest.FixtureRequest, Path], dict[str, Any]]] = {
     "README.md": for_studies,
     "docs/analysis.md": for_merged,
     "docs/howto-adapter.md": for_merged,
-    "docs/gallery.md": for_our_study,
+    "docs/gallery.md": for_gallery,
     "docs/mutual-information.md": for_pairs,
     "docs/scaling-laws.md": for_tables,
     "docs/studies.md": for_studies,

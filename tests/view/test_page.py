@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lorascope.analyze import directions, measure_run, miub
+from lorascope.analyze import directions, experts, measure_run, miub
 from lorascope.analyze.viewing import write_bundle
 
 from ..analyze.conftest import Small
+from ..analyze.miub.test_experts import N_EXPERTS, UNUSED, write_mixture
 from ..analyze.viewing.test_bundle import static
 from ..marks import slow_but
 from .conftest import N_SAMPLES, N_TOKENS, Look
@@ -515,3 +516,37 @@ def test_a_bundle_shows_the_same_from_a_web_server_and_a_bucket(
     opened = look(f"{bucket}/", page="index.html", view=view)
     assert state(opened) == expected
     assert f"runs/0/{TOP}/factor/c.1.0" in opened.requests
+
+
+def test_experts_of_a_mixture_by_layer(
+    look: Callable[..., Look], served: Callable[..., str], tmp_path: Path, main: Small
+) -> None:
+    run = write_mixture(tmp_path / "mixture.zarr")
+    found = experts(run, miub(run))
+    opened = look(served(Path(run.path)))
+    canvas, line = opened.page.locator(".experts canvas"), opened.page.locator(".experts [role=status]")
+    opened.settle()
+    box = canvas.bounding_box()
+    for layer, expert in ((0, 0), (1, 2), (1, UNUSED)):
+        canvas.hover(position={"x": (expert + 0.5) * box["width"] / N_EXPERTS, "y": (layer + 0.5) * box["height"] / 2})
+        cell = found.sel(layer=layer, expert=expert)
+        n = int(cell["n_tokens"])
+        expect(line).to_contain_text(f"layer {layer}, expert {expert}: {'MIUB' if n else 'no tokens'}")
+        text = line.text_content()
+        if n:
+            assert agrees(text.split("MIUB ")[1].split(" ")[0], float(cell["miub"]))
+            assert agrees(text.split(" % of tokens")[0].split(" ")[-1], 100 * float(cell["share"]))
+            assert agrees(text.split(" % only")[0].split(" ")[-1], 100 * float(cell["gained"]))
+    select = opened.page.get_by_label("Experts by", exact=True)
+    select.select_option("share of tokens gained with the adapter")
+    opened.page.mouse.move(0, 0)
+    canvas.focus()
+    canvas.press("ArrowRight")
+    expect(line).to_contain_text("layer 0, expert 0")
+    canvas.press("ArrowDown")
+    expect(line).to_contain_text("layer 1, expert 0")
+    canvas.blur()
+    expect(line).to_contain_text(f"darkest: {shown(float(found['gained'].max()))}")
+    other = look(served("main"))
+    other.settle()
+    expect(other.page.locator(".experts")).to_be_hidden()

@@ -4,7 +4,7 @@ import { dataAt } from "../src/data/index";
 import { type Cell, type Data, DataError, type Run } from "../src/data/types";
 import { deltaOf } from "../src/numbers/delta";
 import { effectiveWidth, jensenShannon, norm } from "../src/numbers/divergence";
-import { ADAPTED, B, BASE, BIAS, INDEX_JS, type Made, makeRun, N_TOKENS, RUN_JS, Z } from "./made";
+import { ADAPTED, B, BASE, BIAS, EXPERT_MEASURES, expertValues, INDEX_JS, type Made, makeRun, N_TOKENS, RUN_JS, Z } from "./made";
 import { type Group, manifest, serve, type Served, summed } from "./served";
 
 async function opened(
@@ -589,4 +589,16 @@ test("a run that isn't there can be opened once it is", async () => {
   await refused(data.open(0), /there is no Zarr group at http:.*runs\/0\//);
   places.run = run;
   assert.equal((await data.open(0)).nTokens, N_TOKENS);
+});
+
+test("numbers of a mixture's experts are read with the run, in whichever measures it has", async () => {
+  const { run } = await opened({ experts: true });
+  const { layers, n, values } = run.adapters[0]!.experts!;
+  assert.deepEqual([layers, n, [...values.keys()]], [[2, 5], 3, [...EXPERT_MEASURES]]);
+  EXPERT_MEASURES.forEach((name, place) => assert.deepEqual(values.get(name), expertValues(place)));
+  assert.equal((await opened()).run.adapters[0]!.experts, null);
+  await refused(opened({ experts: true }, (_, index) => index.array("adapters/a/experts/miub", Float64Array.of(1))),
+    /array adapters\/a\/experts\/miub of the view index of mine doesn't follow its format; run `lorascope view` again/);
+  await refused(opened({ experts: true }, (_, index) => index.array("adapters/a/experts/share", Float64Array.of(1))),
+    /array adapters\/a\/experts\/share of the view index of mine doesn't follow its format/);
 });

@@ -26,6 +26,8 @@ export interface Made {
   text?: boolean;
   /** Texts of replies, four for each prompt. */
   replies?: string[];
+  /** Whether the adapter is on experts: two layers of three, the last without tokens. */
+  experts?: boolean;
 }
 
 export function makeRun({
@@ -37,6 +39,7 @@ export function makeRun({
   rank = [1, 2],
   text = true,
   replies = [],
+  experts = false,
 }: Made = {}): { run: Group; index: Group } {
   const byRow = (width: number): [number[], number[]] => [
     [N_TOKENS, width],
@@ -129,5 +132,14 @@ export function makeRun({
     .array("adapters/a/top_token", BigInt64Array.of(3n, -1n, -1n, -1n, 4n, 0n, 1n, 2n), [2, 2, 2], [1, 2, 2])
     .array("adapters/a/top_score", Float32Array.of(-3, NaN, NaN, NaN, 9, 8, -7, 6), [2, 2, 2], [1, 2, 2]);
   if (states === "all") index.array("adapters/a/js", INDEX_JS, [5, 2], [2, 2]);
+  if (experts) {
+    index.array("adapters/a/experts/layer", Float64Array.of(2, 5));
+    EXPERT_MEASURES.forEach((name, place) => index.array(`adapters/a/experts/${name}`, expertValues(place), [2, 3]));
+  }
   return { run, index };
 }
+
+export const EXPERT_MEASURES = ["miub", "miub_se", "delta_ratio", "share", "n_tokens"] as const;
+/** Values of a measure by its place; the last expert's are NaN or 0. */
+export const expertValues = (place: number) =>
+  Float64Array.from({ length: 6 }, (_, i) => (i < 5 ? (place + 1) * (i + 1) : place < 3 ? NaN : 0));

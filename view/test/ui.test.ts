@@ -2,9 +2,10 @@
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import type { Component, Run, Samples, Tokens } from "../src/data/types";
+import type { Component, Experts, Measure, Run, Samples, Tokens } from "../src/data/types";
 import { placeOf, textOf } from "../src/ui/app";
 import { oneLine } from "../src/ui/dom";
+import { expertText } from "../src/ui/experts";
 import { columnAt, columns, inSight, rowHeight, scrollTo } from "../src/ui/layout";
 import { ceChange, isWhole, listed, outcome, twin } from "../src/ui/order";
 import { parting } from "../src/ui/replies";
@@ -321,4 +322,19 @@ test("no text is longer than can be read", () => {
   const line = oneLine("\n".repeat(1_000_000));
   assert.deepEqual([line.length, line.at(-1)], [4097, "…"]);
   assert.equal(textOf({ text: ["x".repeat(5000)] } as unknown as Tokens, 0).length, 4097);
+});
+
+test("an expert's line says all of it, and that none of the tokens are routed to it", () => {
+  const values = new Map<Measure, Float64Array>([
+    ["miub", Float64Array.of(0.5, NaN)], ["miub_se", Float64Array.of(0.25, NaN)],
+    ["delta_ratio", Float64Array.of(0.125, NaN)], ["share", Float64Array.of(0.4, 0)],
+    ["n_tokens", Float64Array.of(20, 0)],
+  ]);
+  const experts: Experts = { layers: [7], n: 2, values };
+  const text = "layer 7, expert 0: MIUB 0.500 ± 0.25 nats · |delta| / |base| 0.125 · 40.0 % of tokens (20)";
+  assert.equal(expertText(experts, 0), text);
+  assert.equal(expertText(experts, 1), "layer 7, expert 1: no tokens");
+  values.set("base_share", Float64Array.of(0.5, 0.25)).set("gained", Float64Array.of(0.01, 0));
+  assert.equal(expertText(experts, 0), `${text}, 50.0 % without the adapter, 1.00 % only with it`);
+  assert.match(expertText(experts, 1), /^layer 7, expert 1: no tokens, 25.0 % without the adapter, 0 % only/);
 });

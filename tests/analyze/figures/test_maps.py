@@ -1,18 +1,21 @@
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import xarray as xr
 
-from lorascope.analyze.figures import component_figure, js_figure, null_figure
+from lorascope.analyze.figures import component_figure, expert_figure, js_figure, null_figure
 from lorascope.analyze.figures.captions import run_name
 from lorascope.analyze.figures.theme import DIVERGING, MISSING, NEARLY_WHITE
+from lorascope.analyze.miub.experts import experts
 from lorascope.analyze.miub.miub import miub
 from lorascope.analyze.miub.qualify import qualify
 
 from ..conftest import Small
+from ..miub.test_experts import N_EXPERTS, UNUSED, write_mixture
 from .conftest import title_of
 
 
@@ -172,3 +175,38 @@ def test_names_are_escaped_in_maps() -> None:
     hostile = values_of([1], layers=[0], kinds=["<b>"])
     heat = component_figure(hostile.assign_coords(component=["<script>"]), label="x").data[0]
     assert (heat.y[0], "<script>" in json.dumps(heat.text[0][0])) == ("&lt;b&gt;", False)
+
+
+@pytest.mark.parametrize("stream", ["adapted", "pair"])
+def test_expert_figure_shows_each_expert_and_its_routing(tmp_path: Path, stream: str) -> None:
+    run = write_mixture(tmp_path / "run.zarr", stream=stream)
+    found = experts(run, miub(run))
+    figure = expert_figure(found)
+    heat, empty = figure.data
+    assert (list(heat.x), list(heat.y)) == (["0", "1"], [*map(str, range(N_EXPERTS))])
+    assert [empty.hovertext[UNUSED][layer] for layer in range(2)] == ["no tokens"] * 2
+    np.testing.assert_allclose(
+        10.0 ** np.asarray(heat.z)[:UNUSED].T.astype(float), found["miub"].values[:, :UNUSED], rtol=1e-6
+    )
+    text = heat.text[2][1]
+    cell = found.sel(layer=1, expert=2)
+    for words in ("layer 1, expert 2", "MIUB (nat): ", "|delta| / |base|", f"({int(cell['n_tokens'])})"):
+        assert words in text
+    assert ("only with the adapter" in text) == (stream == "pair")
+    assert figure.layout.yaxis.title.text == "expert"
+
+
+def test_expert_figure_has_room_for_large_mixtures() -> None:
+    shape = (94, 128)
+    n_tokens = np.ones(shape, int)
+    n_tokens[3, 5] = 0
+    names = ("miub", "miub_se", "delta_ratio", "share", "base_share", "gained")
+    values = {name: (("layer", "expert"), np.where(n_tokens > 0, 0.5, np.nan)) for name in names}
+    coords = {"layer": range(shape[0]), "expert": range(shape[1])}
+    table = xr.Dataset({**values, "n_tokens": (("layer", "expert"), n_tokens)}, coords=coords, attrs={"units": "nat"})
+    figure = expert_figure(table)
+    assert figure.layout.height < 1200
+    assert len(figure.data[0].y) == shape[1]
+    assert len(figure.layout.yaxis.tickvals) == shape[1] / 2
+    assert "Empty: no tokens (1)." in figure.layout.title.text.replace("\u00a0", " ")
+    assert figure.data[-1].hovertext[5][3] == "no tokens"

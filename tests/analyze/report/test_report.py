@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lorascope.analyze import explain
+from lorascope.analyze import experts, explain, miub
 from lorascope.analyze.miub.qualify import qualify
 from lorascope.analyze.report import paragraph, write_report
 from lorascope.analyze.report.helped import scores_caption
@@ -21,6 +21,7 @@ from lorascope.stores import Run, StoreError, open_run, pull
 from lorascope.stores.visible import COMMANDS
 
 from ..conftest import Small, width
+from ..miub.test_experts import write_mixture
 
 SECTIONS = ["changed", "ablation", "directions", "scores", "components", "samples", "trust"]
 FIGURES = ["js-map", "positions"]
@@ -366,3 +367,20 @@ def test_page_is_replaced_and_its_folder_made(small: Small, tmp_path: Path) -> N
 def test_a_folder_is_no_page(small: Small, tmp_path: Path) -> None:
     with pytest.raises(IsADirectoryError, match="a folder; name a file, e.g. "):
         write_report(small.run, tmp_path)
+
+
+@pytest.mark.parametrize("stream", ["adapted", "pair"])
+def test_an_adapter_on_experts_has_a_map_of_them(tmp_path: Path, stream: str) -> None:
+    run = write_mixture(tmp_path / "run.zarr", stream=stream)
+    page = page_of(run, tmp_path)
+    assert list(page.data)[:2] == ["js-map", "expert-map"]
+    assert "layer 1, expert 2" in page.data["expert-map"]["data"][0]["text"][2][1]
+    found = experts(run, miub(run))
+    if stream == "pair":
+        changed = (found["gained"].sum("expert") / found["share"].sum("expert")).values
+        layer, most = int(changed.argmax()), format_percent(changed.max())
+        sentence = f"{format_percent(changed.mean())} are others than without the adapter, in layer {layer} {most}."
+        assert sentence in page.text.replace("\N{NO-BREAK SPACE}", " ").replace("\n", " ")
+    else:
+        assert "are others than" not in page.text
+    assert list(page_of(run, tmp_path).data) == list(page.data)  # from stored numbers

@@ -11,6 +11,7 @@ import pytest
 import zarr
 
 from lorascope.analyze import directions, miub, verify_result
+from lorascope.analyze.miub.experts import experts
 from lorascope.analyze.viewing import index as module
 from lorascope.analyze.viewing.index import index_path, view_index
 from lorascope.stores import Run, StoreError, open_run
@@ -20,6 +21,7 @@ from lorascope.stores.places.place import open_place
 
 from ...conftest import write_run
 from ..conftest import Small
+from ..miub.test_experts import write_mixture
 
 
 class Stopped(KeyboardInterrupt):
@@ -338,3 +340,17 @@ def test_that_of_a_remote_run_lies_in_the_current_folder(
     assert len(set(paths)) == 2
     assert {path.parent for path in paths} == {tmp_path}
     assert all(path.name.startswith("run-") for path in paths)
+
+
+@pytest.mark.parametrize("stream", ["adapted", "pair"])
+def test_it_holds_numbers_by_layer_and_expert(tmp_path: Path, stream: str) -> None:
+    run = write_mixture(tmp_path / "run.zarr", stream=stream)
+    numbers, expected = group(view_index(run))["adapters/default/experts"], experts(run, miub(run))
+    assert {*numbers.array_keys()} == {"layer", *expected.data_vars}
+    for name in numbers.array_keys():
+        np.testing.assert_array_equal(numbers[name][...], expected[name].values)
+
+
+def test_a_mixture_without_a_whole_sample_has_no_numbers_by_expert(tmp_path: Path) -> None:
+    run = write_mixture(tmp_path / "run.zarr", rows=0)
+    assert "experts" not in group(view_index(run))["adapters/default"]

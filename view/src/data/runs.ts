@@ -3,10 +3,12 @@
 import { readInto, texts } from "./columns";
 import { ROW_TOKENS, TABLE_CHUNK } from "./format";
 import { Store } from "./store";
-import { type AdapterView, type Component, DataError, type Manifest, type Run, type Samples } from "./types";
+import {
+  type AdapterView, type Component, DataError, type Experts, type Manifest, MEASURES, type Run, type Samples,
+} from "./types";
 
 const NAME = /^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$/; // so that no path leaves the run
-const MAX_TOKENS = 2 ** 31, MAX_SAMPLES = 2 ** 24, MAX_COMPONENTS = 16_384; // announced lengths take memory
+const MAX_TOKENS = 2 ** 31, MAX_SAMPLES = 2 ** 24, MAX_COMPONENTS = 16_384, MAX_EXPERTS = 32_767; // announced lengths take memory
 
 /** A run with the stores that its tokens are read from. */
 export interface Opened extends Run {
@@ -149,18 +151,35 @@ async function readAdapter(
   store: Store, index: Store, name: string, n: number, nSamples: number,
 ): Promise<[AdapterView, Opened["factors"][number]]> {
   const root = `adapters/${name}`;
-  const [rank, scaling, start, miub, group, replies] = await Promise.all([
+  const [rank, scaling, start, miub, group, replies, experts] = await Promise.all([
     readInto(new Int32Array(n), store, `${root}/rank`),
     readInto(new Float64Array(n), store, `${root}/scaling`),
     readInto(new Float64Array(n), store, `${root}/factor_start`, { type: "int64" }),
     readInto(new Float64Array(nSamples), index, `${root}/miub`),
     index.node(root),
     store.node(`${root}/replies/text`),
+    readExperts(index, `${root}/experts`),
   ]);
   const nReplies = replies ? await lengthOf(store, `${root}/replies/text`, TABLE_CHUNK) : 0;
   const scale = group?.attributes?.scale as AdapterView["scale"] | undefined;
   if (typeof scale?.js !== "number" || typeof scale.token !== "number") {
     throw new DataError(`${index.name} has no scale; ${index.repair}`);
   }
-  return [{ name, rank: rank.map((one) => Math.max(one, 0)), miub, scale, nReplies }, { scaling, start }];
+  return [{ name, rank: rank.map((one) => Math.max(one, 0)), miub, scale, nReplies, experts }, { scaling, start }];
+}
+
+async function readExperts(index: Store, root: string): Promise<Experts | null> {
+  const shape = (await index.node(`${root}/miub`))?.shape;
+  if (!shape) return null;
+  const [nLayers, n] = shape;
+  if (shape.length !== 2 || !isCount(nLayers, MAX_COMPONENTS) || !isCount(n, MAX_EXPERTS)) {
+    throw new DataError(`array ${root}/miub of ${index.name} doesn't follow its format; ${index.repair}`);
+  }
+  const found = await Promise.all(MEASURES.map((name) => index.node(`${root}/${name}`)));
+  const names = MEASURES.filter((_, i) => found[i]);
+  const [layers, ...values] = await Promise.all([
+    readInto(new Float64Array(nLayers), index, `${root}/layer`),
+    ...names.map((name) => readInto(new Float64Array(nLayers * n), index, `${root}/${name}`, { shape })),
+  ]);
+  return { layers: [...layers!], n, values: new Map(names.map((name, i) => [name, values[i]!])) };
 }

@@ -47,7 +47,20 @@ export interface AdapterView {
   scale: { js: number; token: number };
   /** Number of replies to prompts, one for each prompt and scale; 0 if none were asked for. */
   nReplies: number;
+  /** Numbers by layer and expert of a mixture; null if the adapter isn't on experts. */
+  experts: Experts | null;
 }
+
+/** What an adapter on a mixture's experts does by layer and expert; NaN or 0 tokens where none are routed. */
+export interface Experts {
+  layers: number[];
+  n: number;
+  /** By measure (layer, expert) row by row; the base's share and the share that is gained in stream `pair` alone. */
+  values: Map<Measure, Float64Array>;
+}
+
+export const MEASURES = ["miub", "miub_se", "delta_ratio", "share", "base_share", "gained", "n_tokens"] as const;
+export type Measure = (typeof MEASURES)[number];
 
 /** A prompt, and what the model replied without the adapter and at 1, 1.5 and 2 times its scale. */
 export interface Reply {

@@ -4,6 +4,7 @@ import type { Run } from "../data/types";
 import type { App, Shown } from "./app";
 import { cellPanel } from "./cell";
 import { el, loader, oneLine, span } from "./dom";
+import { expertMap } from "./experts";
 import { componentMap } from "./map";
 import { isWhole, outcome, twin } from "./order";
 import { repliesPanel } from "./replies";
@@ -19,6 +20,7 @@ export type Pane = ReturnType<typeof pane>;
 
 export function pane(app: App, at: number) {
   const parts = { sentence: sentence(app), ribbon: ribbon(app), map: componentMap(app), cell: cellPanel(app) };
+  const experts = expertMap(app);
   const replies = repliesPanel(app);
   const [bar, notes, about] = [el("div", { class: "bar" }), el("div"), el("div", { class: "about" })];
   const legends = { token: legend("token"), layer: legend("layer"), component: legend("component") };
@@ -26,7 +28,7 @@ export function pane(app: App, at: number) {
     el("div", { class: "reading" }, about, heading("Tokens", legends.token.root), parts.sentence.root,
       heading("Layers by token", legends.layer.root), parts.ribbon.root),
     el("div", { class: "looking" },
-      heading("Layers by kind", legends.component.root), parts.map.root, parts.cell.root))];
+      heading("Layers by kind", legends.component.root), parts.map.root, parts.cell.root, experts.root))];
   const root = el("section", { class: "pane", "aria-label": `Pane ${at + 1}` }, bar, notes, replies.root, line, body);
   const load = loader(line, body);
   let [key, filtered, topped] = ["", "", ""];
@@ -127,6 +129,7 @@ export function pane(app: App, at: number) {
     parts.ribbon.update(shown);
     parts.map.update(shown);
     parts.cell.update(shown);
+    experts.update(adapter.experts);
     legends.token.update(app, app.scale.token);
     legends.layer.update(app, app.scale.layer);
     legends.component.update(app, app.scale.js);

@@ -7,7 +7,7 @@ from lorascope.stores.on_demand import import_on_demand
 if TYPE_CHECKING:
     from .fits import profile_figure, scaling_figure
     from .information import estimates_figure
-    from .maps import component_figure, js_figure, null_figure
+    from .maps import component_figure, expert_figure, js_figure, null_figure
     from .plots import depth_figure, position_figure, sample_figure
     from .predictors import metrics_figure
     from .training import training_figure
@@ -16,6 +16,7 @@ __all__ = [
     "component_figure",
     "depth_figure",
     "estimates_figure",
+    "expert_figure",
     "js_figure",
     "metrics_figure",
     "null_figure",

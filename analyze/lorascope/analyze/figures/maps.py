@@ -24,6 +24,8 @@ _UNCOLOURED = (
     ("", "rgba(0,0,0,0)", "no such component"),
 )
 """Mark, colour and meaning of the cells that have no value on the colour scale."""
+MOST_PIXELS = 1024
+"""Most pixels of the rows together: 24 each, less if there are more than 42, such as experts."""
 N_LETTERS = 24
 """Length to which names of kinds are cut, so that a phone has room for the map."""
 
@@ -92,6 +94,45 @@ def null_figure(qualified: xr.DataTree) -> go.Figure:
     return component_figure(values, label=label, colors=DIVERGING, limits=limits, notes=notes)
 
 
+def expert_figure(experts: xr.Dataset) -> go.Figure:
+    """Draw a heat map of where the adapter acts among the experts of a mixture: MIUB by layer and expert.
+
+    The darker a cell, the further the adapter moves this expert's own output, on a logarithmic scale. A cell is empty
+    if no token is routed to the expert. Hovering shows MIUB with its standard error, the size of the change, the share
+    of tokens, and in stream `pair` that of the base, and what the expert gets only with the adapter.
+
+    Parameters
+    ----------
+    experts
+        Result of `experts` by layer and expert.
+
+    Returns
+    -------
+    plotly.graph_objects.Figure
+        Experts down, layers across, the colour scale below.
+    """
+    frame = experts.to_dataframe().reset_index().sort_values(["expert", "layer"])
+    frame = frame[frame["n_tokens"] > 0]
+    units = html.escape(experts.attrs["units"])
+    notes = []
+    for row in frame.to_dict("records"):
+        share = f"gets {format_percent(row['share'])} of the tokens ({row['n_tokens']})"
+        if "gained" in row:
+            share += f", {format_percent(row['base_share'])} without the adapter"
+            share += f"<br>{format_percent(row['gained'])} only with the adapter"
+        notes.append(
+            f"MIUB ({units}): {format_error(row['miub'], row['miub_se'])}<br>"
+            f"|delta| / |base| {format_number(row['delta_ratio'])}<br>{share}"
+        )
+    names = [f"layer {layer}, expert {expert}" for layer, expert in zip(frame["layer"], frame["expert"], strict=True)]
+    labels = {"component": names, "kind": frame["expert"].astype(str), "layer": frame["layer"]}
+    coords = {name: ("component", label) for name, label in labels.items()}
+    values = xr.DataArray(frame["miub"].values, dims="component", coords=coords)
+    options: dict[str, Any] = {"notes": notes, "colors": COLORS, "rows": "expert", "empty": "no tokens"}
+    options["kinds"] = experts["expert"].values.astype(str).tolist()
+    return component_figure(values, label=f"MIUB ({experts.attrs['units']})", **options)
+
+
 def component_figure(
     values: xr.DataArray,
     *,
@@ -100,6 +141,9 @@ def component_figure(
     colors: Sequence[str] | None = None,
     limits: tuple[float, float] | None = None,
     note: str = "",
+    kinds: Sequence[str] = (),
+    rows: str = "",
+    empty: str = _UNCOLOURED[2][2],
 ) -> go.Figure:
     """Draw a heat map of any value per component, by layer and module kind.
 
@@ -122,6 +166,12 @@ def component_figure(
         values, the largest distance from 0 on both sides.
     note
         Sentences below the title; the report has captions instead.
+    kinds
+        Kinds in the order of their rows, also those without a component; by default those of the components.
+    rows
+        Title of the rows, if they aren't kinds of modules.
+    empty
+        Meaning of cells without a value, by default that there is no such component.
 
     Returns
     -------
@@ -134,10 +184,10 @@ def component_figure(
         If `limits` can't be the ends of a scale.
     """
     frame = pd.DataFrame({"kind": values["kind"].values, "layer": values["layer"].values})
-    kinds = list(dict.fromkeys(frame["kind"]))
+    kinds = list(kinds or dict.fromkeys(frame["kind"]))
     layers = sorted(set(frame["layer"]), key=lambda layer: (layer < 0, layer))  # components outside of layers come last
     grid = np.full((len(kinds), len(layers)), np.nan)
-    exists, texts = np.zeros(grid.shape, bool), np.full(grid.shape, _UNCOLOURED[2][2], dtype=object)
+    exists, texts = np.zeros(grid.shape, bool), np.full(grid.shape, empty, dtype=object)
     for (kind, layer), members in frame.groupby(["kind", "layer"]).indices.items():
         cell = kinds.index(kind), layers.index(layer)
         exists[cell], grid[cell] = True, values.values[members].mean()
@@ -152,8 +202,8 @@ def component_figure(
         drawn = np.where(np.isfinite(grid) & (grid > 0), np.log10(grid), np.nan) if is_log else grid
     low, high = limits if limits is not None and not is_log else ends(drawn, limits, is_log)
     columns = [_OUTSIDE if layer < 0 else str(layer) for layer in layers]
-    rows = [html.escape(kind) for kind in kinds]
-    heat = heat_map(drawn, columns, rows, texts.tolist(), colors, (low, high), is_log).update(xgap=1, ygap=1)
+    names = [html.escape(kind) for kind in kinds]
+    heat = heat_map(drawn, columns, names, texts.tolist(), colors, (low, high), is_log).update(xgap=1, ygap=1)
     figure, legend = go.Figure(heat), []
     places = np.isfinite(grid) & ~np.isfinite(drawn), ~np.isfinite(grid) & exists, ~exists
     for (mark, color, meaning), place in zip(_UNCOLOURED, places, strict=True):
@@ -162,16 +212,18 @@ def component_figure(
             cells.update(hovertext=np.where(place, texts, "").tolist(), hovertemplate="%{hovertext}<extra></extra>")
             figure.add_trace(cells.update(text=np.where(place, mark, "").tolist(), texttemplate="%{text}"))
             look = f"Marked\u00a0{mark}" if mark else "Empty"
-            legend.append(f"{look}: {meaning} ({place.sum()}).")
-    apply_theme(figure, height=128 + 24 * len(kinds))
+            legend.append(f"{look}: {meaning if mark else empty} ({place.sum()}).")
+    apply_theme(figure, height=128 + min(24 * len(kinds), MOST_PIXELS))
     # Categories are pinned, so that labels stay where no cell has a value.
     figure.update_xaxes(title_text="layer", type="category", categoryorder="array", categoryarray=columns)
     most = 10 if max(map(len, kinds)) < N_LETTERS / 2 else 6  # long kinds leave a phone half the room
     step = -(-len(columns) // most)
     ticks = [*columns[:-step:step], _OUTSIDE] if _OUTSIDE in columns else columns[::step]
     figure.update_xaxes(range=[-0.5, len(columns) - 0.5], tickvals=ticks, tickangle=0, title_standoff=8)
-    figure.update_yaxes(type="category", categoryorder="array", categoryarray=rows, range=[len(rows) - 0.5, -0.5])
-    figure.update_yaxes(tickvals=rows, ticktext=[shortened(kind, N_LETTERS) for kind in kinds], ticklabelstandoff=4)
+    figure.update_yaxes(type="category", categoryorder="array", categoryarray=names, range=[len(names) - 0.5, -0.5])
+    step = -(-14 * len(kinds) // MOST_PIXELS)  # a label takes 14 pixels
+    ticktext = [shortened(kind, N_LETTERS) for kind in kinds[::step]]
+    figure.update_yaxes(tickvals=names[::step], ticktext=ticktext, ticklabelstandoff=4, title_text=rows)
     figure.update_layout(margin={"t": 36, "b": 88})
     headline(figure, label, note, *legend)
     return figure

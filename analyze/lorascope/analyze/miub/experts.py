@@ -8,7 +8,7 @@ import xarray as xr
 
 from lorascope.analyze.results.options import EXPERT, KEYS
 from lorascope.analyze.results.tree import rows_digest
-from lorascope.stores import StoreError
+from lorascope.stores import Run, StoreError
 from lorascope.stores.checking.verify import open_as_written
 from lorascope.stores.format.spec import block_path
 from lorascope.stores.reading.read import RunLike
@@ -67,9 +67,7 @@ def experts(run: RunLike, result: xr.DataTree, by: str | Sequence[str] = ("layer
     by_token = result.children["tokens"].dataset
     if result.attrs["run_rows"] != rows_digest(run) or by_token.sizes["token"] != run.n_tokens:
         raise ValueError(f"the result isn't that of all tokens of {run.place.name!r} as it is now; give `miub(run)`")
-    blocks = [block_path(path) for path in result.dataset["component"].values.tolist()]
-    places = [place for place, block in enumerate(blocks) if f"experts/{block}/expert" in run.arrays]
-    if not places:
+    if not (places := expert_places(run, result)):
         raise StoreError(f"no component of the result is an adapter on experts of {run.place.name!r}")
     result = result.isel(component=places)
     names = ["expert", "js", "base_norm", "delta_norm", *(["base_expert"] if run.stream == "pair" else [])]
@@ -120,6 +118,12 @@ def experts(run: RunLike, result: xr.DataTree, by: str | Sequence[str] = ("layer
         if run.stream == "pair" or name not in ("base_share", "gained")
     }
     return xr.Dataset(variables, coords=labels, attrs=result.attrs).transpose(*by)
+
+
+def expert_places(run: Run, result: xr.DataTree) -> list[int]:
+    """Return the places of a result's components that are parameters of experts whose routing the run has."""
+    blocks = [block_path(path) for path in result.dataset["component"].values.tolist()]
+    return [place for place, block in enumerate(blocks) if f"experts/{block}/expert" in run.arrays]
 
 
 def _pair_values(

@@ -85,7 +85,7 @@ def write_report(
     options["progress"] = progress
     if len(opened) == 1:
         (run,), result = opened, qualified_numbers(opened[0], **options)
-        section = where_it_acts_section(result)
+        section = where_it_acts_section(run, result)
         with ThreadPoolExecutor(1) as pool:  # Chrome takes seconds to start
             pictures = pool.submit(_stored_pictures, run, figures_of(section), adapter=adapter, options=component)
             explanation = complete_explanation(run, result, **options)

@@ -6,7 +6,9 @@ from itertools import groupby
 import numpy as np
 import xarray as xr
 
+from lorascope.analyze.miub.experts import expert_places, experts
 from lorascope.analyze.results.format import format_error, format_number, format_percent
+from lorascope.stores import Run
 
 from .markup import figure, section
 from .wording import join_names, sample_count
@@ -89,9 +91,9 @@ def _number_ranges(numbers: Sequence[int]) -> list[str]:
     return [text for run in runs for text in ([f"{run[0]}-{run[-1]}"] if len(run) > 2 else map(str, run))]
 
 
-def where_it_acts_section(result: xr.DataTree) -> str:
-    """Return the HTML section on where the adapter acts, from the result of `qualify`: map and line."""
-    from lorascope.analyze.figures import js_figure, position_figure  # plotly takes half a second
+def where_it_acts_section(run: Run, result: xr.DataTree) -> str:
+    """Return the HTML section on where the adapter acts, from the result of `qualify`: maps and line."""
+    from lorascope.analyze.figures import expert_figure, js_figure, position_figure  # plotly takes half a second
 
     cells = set(zip(*(result.dataset[key].values.tolist() for key in ("layer", "kind")), strict=True))
     shared = len(cells) < result.sizes["component"]
@@ -112,10 +114,29 @@ def where_it_acts_section(result: xr.DataTree) -> str:
         "components and averaged over samples it is MIUB (arXiv 2501.03152, eq. 9), which in spite of its name isn't a "
         "bound of a mutual information.</p>"
     )
+    maps = [figure("js-map", js_figure(result, titled=False), caption)]
+    if len(expert_places(run, result)):
+        by_expert = experts(run, result)
+        maps.append(figure("expert-map", expert_figure(by_expert), _expert_caption(by_expert)))
     return section(
         "components",
         "Where it acts",
         about,
-        figure("js-map", js_figure(result, titled=False), caption),
+        *maps,
         figure("positions", position_figure(result), positions),
+    )
+
+
+def _expert_caption(by_expert: xr.Dataset) -> str:
+    """Return the caption (HTML) of the map of experts, with how much of the routing the adapter changes."""
+    caption = (
+        "How far the adapter moves the output of each expert, before its weight, for the tokens that are routed to it: "
+        "MIUB in nats, a mean over samples. <code>lorascope miub --group-by expert</code> prints all."
+    )
+    if "gained" not in by_expert:
+        return caption
+    changed = (by_expert["gained"].sum("expert") / by_expert["share"].sum("expert")).values
+    return (
+        f"{caption} Of the experts that tokens get, {format_percent(changed.mean())} are others than without the "
+        f"adapter, in layer {by_expert['layer'].values[changed.argmax()]} {format_percent(changed.max())}."
     )

@@ -14,6 +14,8 @@ import xarray as xr
 import zarr
 
 from lorascope.analyze.directions.decomposition import N_TOP, Directions, directions_of
+from lorascope.analyze.miub.experts import experts
+from lorascope.analyze.miub.miub import miub
 from lorascope.analyze.miub.reduce import SampleSums, token_blocks, usable_samples
 from lorascope.analyze.results.digests import add_digests, is_changed
 from lorascope.analyze.results.stored import outside_stores
@@ -22,6 +24,7 @@ from lorascope.analyze.results.weights import token_weights
 from lorascope.stores import Run
 from lorascope.stores.checking.verify import open_as_written
 from lorascope.stores.format.codec import compressors
+from lorascope.stores.format.spec import block_path
 from lorascope.stores.json_document import read_json
 from lorascope.stores.places.file_lock import file_lock
 from lorascope.stores.places.files import explain_full_disk
@@ -141,6 +144,8 @@ def _make_index(run: Run, target: Path, identity: Mapping[str, Any], progress: P
         of = f" of {name}" if len(run.adapters) > 1 else ""
         measured = _js_by_token(run, name, scratch / f"{name}.zarr", progress_of(f"js{of}"))
         scale = _write_js(group, run, measured)
+        if usable_samples(measured, run, "mean").any():
+            _write_experts(group, run)
         n_tokens = _write_directions(group, run, name, progress_of(f"directions{of}"))
         group.attrs.update({"scale": scale, "n_state_tokens": n_tokens})
     _consolidate(partial)
@@ -182,12 +187,22 @@ def _write_js(group: zarr.Group, run: Run, measured: xr.Dataset) -> dict[str, fl
             whole = np.full((len(block), n_components), np.nan, np.float32)
             whole[:, measured["place"].values] = block
             stored[tokens] = whole
-    miub = sums.values().sum(axis=1)
-    miub[~usable_samples(measured, run, "mean")] = np.nan
-    _create_array(group, "miub", {"sample": len(miub)}, "float64")[:] = miub
+    by_sample = sums.values().sum(axis=1)
+    by_sample[~usable_samples(measured, run, "mean")] = np.nan
+    _create_array(group, "miub", {"sample": len(by_sample)}, "float64")[:] = by_sample
     is_finite = np.isfinite(sampled)
     by_token = sampled.sum(axis=1, where=is_finite, dtype=np.float64)
     return {"js": _quantile(sampled[is_finite]), "token": _quantile(by_token[is_finite.any(axis=1)])}
+
+
+def _write_experts(group: zarr.Group, run: Run) -> None:
+    """Write MIUB, sizes and shares by layer and expert, if the adapter is on experts."""
+    paths = [path for path in run.component_paths if f"experts/{block_path(path)}/expert" in run.arrays]
+    if paths:
+        by_expert, numbers = experts(run, miub(run, component=paths)), group.create_group("experts")
+        for name in ("layer", *by_expert.data_vars):
+            values = by_expert[name]
+            _create_array(numbers, name, dict(values.sizes), "float64")[...] = values.values
 
 
 def _quantile(values: np.ndarray) -> float:
