@@ -83,12 +83,16 @@ bench: .venv/installed .venv-peers/installed .venv-bmi/installed .venv-harness/i
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/kill.py --start command --trials 10
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/kill.py --signals 20
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/kill.py --ranks 3 --trials 20
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/kill.py --mixture adapted --trials 20
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/kill.py --mixture pair --trials 20
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/kill.py --mixture adapted --ranks 2 --trials 10
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/capture.py --experts --rows 3
 
 # Ratios in five minutes, compared with those that are committed: a change that costs a fifth is marked.
 bench-quick: .venv/installed
 	$(BIN)/python benchmarks/quick.py
 
-# The pictures of docs/gallery.md, from the demo's run and the study's results.
+# The pictures of docs/gallery.md, from the demo's run, the study's results and the mixture's run.
 gallery: .venv/installed
 	$(BIN)/python benchmarks/gallery.py
 

@@ -8,18 +8,22 @@ process. Size: bfloat16, the finished store against two plain bfloat16 arrays of
 flush. "per row" excludes the fixed part: the call minus a call over a single batch, compared with the bare passes of
 the other batches; the ratio of a long run approaches it. Scores take two more passes over a text (with and without the
 adapter), so only the last line includes them.
+
+With `--experts` instead: a random Mixtral of 4 layers of 8 experts, hidden 512, with an adapter of rank 16 on its
+experts.
 """
 
 import argparse
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from models import Adapted, facts_text, smollm2
+from models import Adapted, adapt, byte_tokenizer, facts_text, random_model, smollm2
 from rounds import Took, disk_rate, print_table, ratios, spread, stored_bytes, take_turns, timed, write_json
+from transformers import MixtralConfig
 
 from lorascope.capture import CaptureConfig, capture
 from lorascope.stores import Run
@@ -34,7 +38,12 @@ MODES: dict[str, dict[str, Any]] = {
     "default and scores": {},
 }
 """Settings by line of the table; next-token changes, which take a pass more, have a table of their own on the page."""
-BARS = {"default": (1.50, 1.25), "codec raw": (1.30, 1.15), "states none": (1.20, 1.05), "default and scores": (0, 0)}
+EXPERT_MODES: dict[str, dict[str, Any]] = {
+    f"stream {stream}, states {states}": {"score": False, "stream": stream, "states": states}
+    for stream in ("adapted", "pair")
+    for states in ("all", "none")
+}
+BARS = {"default": (1.50, 1.25), "codec raw": (1.30, 1.15), "states none": (1.20, 1.05)}
 """(bar, aim) of `docs/benchmarks.md`: printed next to the measurement."""
 SIZE_BAR = (0.40, 0.36)
 
@@ -52,39 +61,60 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=6, help="rows of 1024 tokens, at least 2")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--size-rows", type=int, default=2, help="rows of the bfloat16 store; 0 leaves it out")
+    parser.add_argument("--experts", action="store_true", help="captures of an adapter on experts; no sizes")
     parser.add_argument("--folder", type=Path, help="where stores are written; a temporary folder if not given")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=arguments.folder) as name:
         folder = Path(name)
-        content = {"time": measure_time(folder, arguments.rows, arguments.rounds) if arguments.rounds else {}}
-        if arguments.size_rows:
+        adapted = mixture(folder) if arguments.experts else smollm2(folder / "adapter", dtype="float32", rank=RANK)
+        modes = EXPERT_MODES if arguments.experts else MODES
+        times = measure_time(folder, adapted, modes, arguments.rows, arguments.rounds) if arguments.rounds else {}
+        content: dict[str, Any] = {"time": times}
+        if arguments.size_rows and not arguments.experts:
             content["size"] = measure_size(folder, arguments.size_rows)
     write_json(arguments.json, content)
 
 
-def measure_time(folder: Path, n_rows: int, n_rounds: int) -> dict[str, Any]:
-    adapted = smollm2(folder / "adapter", dtype="float32", rank=RANK)
+def mixture(folder: Path) -> Adapted:
+    """A Mixtral with random weights and a random adapter on its experts, saved as well."""
+    tokenizer = byte_tokenizer()
+    config = MixtralConfig(
+        vocab_size=len(tokenizer), hidden_size=512, intermediate_size=1024, num_hidden_layers=4, num_attention_heads=8,
+        num_key_value_heads=4, num_local_experts=8, num_experts_per_tok=2, max_position_embeddings=2 * WINDOW,
+        bos_token_id=0, eos_token_id=1, pad_token_id=2,
+    )  # fmt: skip
+    model = random_model(config, dtype=torch.float32)
+    model.save_pretrained(str(folder / "model"))
+    tokenizer.save_pretrained(str(folder / "model"))
+    adapted = adapt(model, folder / "adapter", rank=RANK, experts=True)
+    return Adapted(adapted, tokenizer, str(folder / "model"), folder / "adapter")
+
+
+def measure_time(
+    folder: Path, adapted: Adapted, modes: Mapping[str, dict[str, Any]], n_rows: int, n_rounds: int
+) -> dict[str, Any]:
     data = write_text(folder, n_rows)
     batches = same_batches(folder, adapted, data, n_rows)
     jobs: dict[str, Callable[[], Any]] = {"bare": lambda: bare_seconds(adapted.model, batches)}
-    for mode, options in MODES.items():
+    for mode, options in modes.items():
         for what, rows in (("one", 1), ("all", n_rows)):
             jobs[f"{mode}/{what}"] = lambda options=options, rows=rows: captured(folder, adapted, data, rows, options)
     take_turns({name: job for name, job in jobs.items() if not name.endswith("/all")}, 1)  # warm
     results = take_turns(jobs, n_rounds)
-    rate = disk_rate(folder, results["codec raw/all"][0].stored_bytes // 4)
-    print_time(results, n_rows, rate)
+    rate = disk_rate(folder, max(found[0].stored_bytes for name, found in results.items() if name != "bare") // 4)
+    print_time(results, modes, n_rows, rate)
     return {"rows": n_rows, "disk_bytes_per_second": rate, **{name: list(found) for name, found in results.items()}}
 
 
-def print_time(results: dict[str, list[Any]], n_rows: int, rate: float) -> None:
+def print_time(results: dict[str, list[Any]], modes: Iterable[str], n_rows: int, rate: float) -> None:
     bare = results["bare"]
     whole = [sum(took.wall for took in passes) for passes in bare]
     others = [sum(took.wall for took in passes[1:]) for passes in bare]
     processor = [sum(took.processor for took in passes) for passes in bare]
     rows = [["bare forward", spread(whole), "1", "1", "", "", "1", "", ""]]
-    for mode, (bar, aim) in BARS.items():
+    for mode in modes:
+        bar, aim = BARS.get(mode, (0, 0))
         one, found = results[f"{mode}/one"], results[f"{mode}/all"]
         walls = [capture.took.wall for capture in found]
         further = [wall - capture.took.wall for wall, capture in zip(walls, one, strict=True)]

@@ -187,11 +187,12 @@ def component_figure(
     kinds = list(kinds or dict.fromkeys(frame["kind"]))
     layers = sorted(set(frame["layer"]), key=lambda layer: (layer < 0, layer))  # components outside of layers come last
     grid = np.full((len(kinds), len(layers)), np.nan)
+    names, numbers = values["component"].values, values.values
     exists, texts = np.zeros(grid.shape, bool), np.full(grid.shape, empty, dtype=object)
     for (kind, layer), members in frame.groupby(["kind", "layer"]).indices.items():
         cell = kinds.index(kind), layers.index(layer)
-        exists[cell], grid[cell] = True, values.values[members].mean()
-        texts[cell] = _hover_text(values, members.tolist(), notes, label, float(grid[cell]))
+        exists[cell], grid[cell] = True, numbers[members].mean()
+        texts[cell] = _hover_text(names, members.tolist(), notes, label, float(grid[cell]))
     finite = grid[np.isfinite(grid)]
     if is_signed := bool((finite < 0).any()):
         reach = float(np.abs(finite).max())
@@ -202,8 +203,8 @@ def component_figure(
         drawn = np.where(np.isfinite(grid) & (grid > 0), np.log10(grid), np.nan) if is_log else grid
     low, high = limits if limits is not None and not is_log else ends(drawn, limits, is_log)
     columns = [_OUTSIDE if layer < 0 else str(layer) for layer in layers]
-    names = [html.escape(kind) for kind in kinds]
-    heat = heat_map(drawn, columns, names, texts.tolist(), colors, (low, high), is_log).update(xgap=1, ygap=1)
+    escaped = [html.escape(kind) for kind in kinds]
+    heat = heat_map(drawn, columns, escaped, texts.tolist(), colors, (low, high), is_log).update(xgap=1, ygap=1)
     figure, legend = go.Figure(heat), []
     places = np.isfinite(grid) & ~np.isfinite(drawn), ~np.isfinite(grid) & exists, ~exists
     for (mark, color, meaning), place in zip(_UNCOLOURED, places, strict=True):
@@ -220,10 +221,10 @@ def component_figure(
     step = -(-len(columns) // most)
     ticks = [*columns[:-step:step], _OUTSIDE] if _OUTSIDE in columns else columns[::step]
     figure.update_xaxes(range=[-0.5, len(columns) - 0.5], tickvals=ticks, tickangle=0, title_standoff=8)
-    figure.update_yaxes(type="category", categoryorder="array", categoryarray=names, range=[len(names) - 0.5, -0.5])
+    figure.update_yaxes(type="category", categoryorder="array", categoryarray=escaped, range=[len(escaped) - 0.5, -0.5])
     step = -(-14 * len(kinds) // MOST_PIXELS)  # a label takes 14 pixels
     ticktext = [shortened(kind, N_LETTERS) for kind in kinds[::step]]
-    figure.update_yaxes(tickvals=names[::step], ticktext=ticktext, ticklabelstandoff=4, title_text=rows)
+    figure.update_yaxes(tickvals=escaped[::step], ticktext=ticktext, ticklabelstandoff=4, title_text=rows)
     figure.update_layout(margin={"t": 36, "b": 88})
     headline(figure, label, note, *legend)
     return figure
@@ -247,10 +248,10 @@ def heat_map(
     return go.Heatmap(z=values, x=x, y=y, **scale, **hover)
 
 
-def _hover_text(values: xr.DataArray, members: list[int], notes: Sequence[str], label: str, mean: float) -> str:
+def _hover_text(components: np.ndarray, members: list[int], notes: Sequence[str], label: str, mean: float) -> str:
     """Return the hover text (HTML) of a cell: its component with value and note, or its first one and their mean."""
     label = html.escape(label)
-    names = [html.escape(str(values["component"].values[member])) for member in members]
+    names = [html.escape(str(components[member])) for member in members]
     if len(members) > 1:
         return f"<b>{names[0]}</b> and {len(members) - 1} more<br>{label}, their mean: {format_number(mean)}"
     note = notes[members[0]] if notes else ""

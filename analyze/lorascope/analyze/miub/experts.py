@@ -90,13 +90,17 @@ def experts(run: RunLike, result: xr.DataTree, by: str | Sequence[str] = ("layer
         if run.stream == "pair":
             base = members[0]["base_expert"].values
             np.add.at(sums["base_share"], (group[places, None], part, base), weights[places, None])
-        codes = (owner[places] * n_groups + group[places])[:, None] * n_experts + expert
-        cells, cell = np.unique(codes, return_inverse=True)  # a cell is a sample's tokens of one group and expert
-        by_cell = {name: np.bincount(cell.ravel(), values.ravel(), len(cells)) for name, values in pairs.items()}
-        mean = by_cell["js"] / by_cell["share"]
+        # A cell is a sample's tokens of one group and expert.
+        of_tokens, place = np.unique(owner[places] * n_groups + group[places], return_inverse=True)
+        codes = place[:, None] * n_experts + expert
+        n_cells = len(of_tokens) * n_experts
+        by_cell = {name: np.bincount(codes.ravel(), values.ravel(), n_cells) for name, values in pairs.items()}
+        cells = np.flatnonzero(by_cell["n_tokens"])
+        mean = by_cell["js"][cells] / by_cell["share"][cells]
         moments = {"n_samples": np.ones(len(cells)), "miub": mean, "miub_se": mean**2}
-        for name, values in {**by_cell, **moments}.items():
-            np.add.at(sums[name], (cells // n_experts % n_groups, part, cells % n_experts), values)
+        at = of_tokens[cells // n_experts] % n_groups, part, cells % n_experts
+        for name, values in {**{name: values[cells] for name, values in by_cell.items()}, **moments}.items():
+            np.add.at(sums[name], at, values)
     n_tokens = np.bincount(group[counted], weights[counted], n_groups)[:, None, None]
     n = sums["n_samples"]
     with np.errstate(invalid="ignore", divide="ignore"):
