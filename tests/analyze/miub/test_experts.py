@@ -68,7 +68,9 @@ def write_mixture(path: Path, *, stream: str = "pair", rows: int | None = None, 
                     blocks[key] = np.array(picks, dtype)
                 else:
                     blocks[key] = rng.random(shape).astype(dtype)
-                if js and key == "experts/layers.1.mlp.experts.down_proj/js":
+                if key.endswith("weight"):
+                    blocks[key][1:][rng.random(shape)[1:] < 0.1] = 0  # not routed
+                if js and row == 0 and key == "experts/layers.1.mlp.experts.down_proj/js":
                     blocks[key][0, 0] = js
             writer.write_row(row, blocks)
         if rows is None:
@@ -94,10 +96,12 @@ def require_definition(run: Run, result: xr.DataTree, found: xr.Dataset, keys: t
                 "text": by_token["text"].values[token] if "text" in by_token else "",
             }
             group = tuple(str(labels[key]) for key in keys)
-            chosen = values["expert"].values[token].tolist()
-            base = values["base_expert"].values[token].tolist() if "base_expert" in values else []
+            base = []
+            if "base_expert" in values:
+                base = values["base_expert"].values[token][values["base_weight"].values[token] != 0].tolist()
             of_group[group] += weight * (number == 0)
-            for choice, expert in enumerate(chosen):
+            for choice in np.flatnonzero(values["weight"].values[token]):
+                expert = int(values["expert"].values[token, choice])
                 cell = sums[group, layer, expert]
                 cell["base_norm"] += weight * float(values["base_norm"].values[token, choice])
                 cell["delta_norm"] += weight * float(values["delta_norm"].values[token, choice])

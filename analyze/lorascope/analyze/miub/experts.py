@@ -70,7 +70,8 @@ def experts(run: RunLike, result: xr.DataTree, by: str | Sequence[str] = ("layer
     if not (places := expert_places(run, result)):
         raise StoreError(f"no component of the result is an adapter on experts of {run.place.name!r}")
     result = result.isel(component=places)
-    names = ["expert", "js", "base_norm", "delta_norm", *(["base_expert"] if run.stream == "pair" else [])]
+    names = ["expert", "weight", "js", "base_norm", "delta_norm"]
+    names += ["base_expert", "base_weight"] if run.stream == "pair" else []
     components = [run.experts(path)[names] for path in result.dataset["component"].values.tolist()]
     n_experts = max(component.attrs["n_experts"] for component in components)
     groups = result_groups(result, [key for key in by if key != EXPERT], n_experts=n_experts)
@@ -88,8 +89,8 @@ def experts(run: RunLike, result: xr.DataTree, by: str | Sequence[str] = ("layer
         ]
         expert, pairs = _pair_values(members, weights[places, None], UNITS[result.attrs["unit"]].convert)
         if run.stream == "pair":
-            base = members[0]["base_expert"].values
-            np.add.at(sums["base_share"], (group[places, None], part, base), weights[places, None])
+            base, is_routed = members[0]["base_expert"].values, members[0]["base_weight"].values != 0
+            np.add.at(sums["base_share"], (group[places, None], part, base), weights[places, None] * is_routed)
         # A cell is a sample's tokens of one group and expert.
         of_tokens, place = np.unique(owner[places] * n_groups + group[places], return_inverse=True)
         codes = place[:, None] * n_experts + expert
@@ -133,13 +134,17 @@ def expert_places(run: Run, result: xr.DataTree) -> list[int]:
 def _pair_values(
     members: Sequence[xr.Dataset], weights: np.ndarray, convert: Callable[[np.ndarray], np.ndarray]
 ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """Return the experts of tokens (token, choice), and weighted values of the same shape, summed over components."""
-    expert = members[0]["expert"].values
-    w = np.broadcast_to(weights, expert.shape)
-    values = {"share": w, "n_tokens": np.ones(w.shape)}
+    """Return the experts of tokens (token, choice), and weighted values of the same shape, summed over components.
+
+    Values are 0 where the router gives weight 0, as where LongCat's and ZAYA's choose the identity, no expert.
+    """
+    expert, is_routed = members[0]["expert"].values, members[0]["weight"].values != 0
+    w = weights * is_routed
+    values = {"share": w, "n_tokens": is_routed.astype(np.float64)}
     for name in ("base_norm", "delta_norm"):
         values[name] = w * np.sum([member[name].values for member in members], axis=0, dtype=np.float64)
     values["js"] = w * np.sum([convert(member["js"].values.astype(np.float64)) for member in members], axis=0)
     if "base_expert" in members[0]:
-        values["gained"] = w * (expert[:, :, None] != members[0]["base_expert"].values[:, None, :]).all(axis=2)
+        base, base_weight = (members[0][f"base_{name}"].values[:, None, :] for name in ("expert", "weight"))
+        values["gained"] = w * ((expert[:, :, None] != base) | (base_weight == 0)).all(axis=2)
     return expert, values

@@ -505,9 +505,10 @@ class Run:
         -------
         xarray.Dataset
             For each token and each of its experts (token, choice): `expert`, its index, int32, and `weight`, as the
-            router gives it; `base_expert` and `base_weight`, those of the pass without the adapter, in stream `pair`;
-            `js` in nats, `base_norm` and `delta_norm` of the expert's own output before its weight, due to the
-            component alone; and, in runs with states, `z` (token, choice, rank), the adapter's inner activations.
+            router gives it, 0 where it chose the identity and no expert (LongCat, ZAYA); `base_expert` and
+            `base_weight`, those of the pass without the adapter, in stream `pair`; `js` in nats, `base_norm` and
+            `delta_norm` of the expert's own output before its weight, due to the component alone; and, in runs with
+            states, `z` (token, choice, rank), the adapter's inner activations.
             Attributes are `n_experts` of the block, and `applied_to`, which `ExpertBlock` explains.
 
         Raises
