@@ -61,7 +61,6 @@ class TestServer(ThreadingHTTPServer):
 def serve(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Answer], TestServer]]:
     monkeypatch.delenv(connection.KEY, raising=False)
     monkeypatch.setattr(connection, "PAUSES", (0.01, 0.02))
-    monkeypatch.setattr(connection, "IDLE_SECONDS", 0.5)
     started = []
 
     def start(answer: Answer) -> TestServer:

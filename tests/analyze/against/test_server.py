@@ -118,13 +118,13 @@ def endless(handler: Handler, _: Any) -> None:
 
 def silent(handler: Handler, _: Any) -> None:
     """Nothing, for longer than the limit."""
-    time.sleep(2)
+    time.sleep(20)
 
 
 def stalling(handler: Handler, _: Any) -> None:
     """Half an answer, then nothing."""
     handler.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{")
-    time.sleep(2)
+    time.sleep(20)
 
 
 def trickling(handler: Handler, _: Any) -> None:
@@ -186,18 +186,24 @@ LIES: dict[str, tuple[Answer, str]] = {
 }
 
 
-@pytest.mark.parametrize(("answer", "message"), LIES.values(), ids=LIES)
+LIMITS = {"silent": ("IDLE_SECONDS", 0.5), "stalling": ("IDLE_SECONDS", 0.5), "trickling": ("TOTAL_SECONDS", 1.0)}
+
+
+@pytest.mark.parametrize("lie", LIES)
 def test_a_server_that_lies_or_breaks_is_named_in_one_line_and_soon(
-    serve: Any, monkeypatch: pytest.MonkeyPatch, answer: Answer, message: str
+    serve: Any, monkeypatch: pytest.MonkeyPatch, lie: str
 ) -> None:
-    monkeypatch.setattr(connection, "TOTAL_SECONDS", 1.0)
+    """Only who is slow meets a short limit: on a busy machine whoever else is asked may answer late."""
+    if lie in LIMITS:
+        monkeypatch.setattr(connection, *LIMITS[lie])
+    answer, message = LIES[lie]
     server, start = serve(answer), time.monotonic()
     with pytest.raises(ServerError, match=message) as caught:
         server_nll(server.url, SEQUENCES)
     assert "\n" not in str(caught.value)
     assert server.url in str(caught.value)
     assert len(str(caught.value)) < 400
-    assert time.monotonic() - start < 4
+    assert time.monotonic() - start < 30
 
 
 KEY = "sk-a/b+c"
