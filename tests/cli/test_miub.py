@@ -143,6 +143,10 @@ def test_runs_of_other_data_are_shown_unpaired(
             ["x", "--adapter", "a", "--adapter", "b", "--paper"],
             "`--paper` takes one run and one adapter, and there are 2",
         ),
+        (
+            ["x", "y", "--group-by", "expert"],
+            "`--group-by expert` takes one run and one adapter, and there are 2; call it once for each",
+        ),
         (["x", "--group-by", "colour"], "`--group-by` names 'colour'; allowed are dataset,"),
         (["x", "--group-by", "kind,layers"], "expert, with commas between; did you mean 'layer'?"),
         (["x", "--group-by", "layer,layer"], "`--group-by` is 'layer,layer'; name each key once"),

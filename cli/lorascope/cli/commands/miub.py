@@ -93,7 +93,12 @@ def miub(
     if not runs:
         raise ValueError("`runs` is empty; name one run or several")
     result_path = out if out is not None and out.suffix in RESULT_FORMATS else None
-    for name, is_asked in (("--out` ending in `.zarr` or `.nc", result_path is not None), ("--paper", paper)):
+    single = {
+        "--out` ending in `.zarr` or `.nc": result_path is not None,
+        "--paper": paper,
+        "--group-by expert": EXPERT in keys,
+    }
+    for name, is_asked in single.items():
         if is_asked and n > 1:
             raise ValueError(f"`{name}` takes one run and one adapter, and there are {n}; call it once for each")
     changed = {"out": out, "group_by": group_by, "reduction": reduction != "mean", "unit": unit != "nat"}
@@ -159,7 +164,7 @@ def miub(
 def _parse_keys(group_by: str, n: int, *, several_adapters: bool) -> tuple[str, ...]:
     """Return the keys in `--group-by`: for `n` > 1 results `run` (and `adapter` if several) first; experts by layer."""
     keys = tuple(key.strip() for key in group_by.split(",") if key.strip())
-    allowed = (*KEYS, EXPERT) if n <= 1 else tuple(dict.fromkeys((*RUN_KEYS, *KEYS)))
+    allowed = (*(dict.fromkeys((*RUN_KEYS, *KEYS)) if n > 1 else KEYS), EXPERT)
     for key in keys:
         if key not in allowed:
             words = f"allowed are {', '.join(allowed)}, with commas between{suggestion(key, allowed)}"
