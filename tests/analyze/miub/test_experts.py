@@ -215,6 +215,3 @@ def test_the_command_prints_a_row_for_each_expert(
     code, _, err = call("miub", capsys, make_small().run.path, "--group-by", "expert")
     assert (code, err.count("\n")) == (2, 1)
     assert "no component of the result is an adapter on experts of" in err
-    code, _, err = call("miub", capsys, path, make_small().run.path, "--group-by", "expert")
-    assert (code, err.count("\n")) == (2, 1)
-    assert "`--group-by` names 'expert'; allowed are run, model" in err
