@@ -43,7 +43,7 @@ def stopped(where: str, words: list[str], log: Path) -> Iterator[int]:
     """Number of a process that stands still in the call of a function; afterwards it goes on, to a good end."""
     with log.open("w") as out:
         command = [sys.executable, "-c", STOPPING, where, *words]
-        process = subprocess.Popen(command, stdout=out, stderr=out, env={**os.environ, "OMP_NUM_THREADS": "1"})
+        process = subprocess.Popen(command, stdout=out, stderr=out)
         try:
             _, status = os.waitpid(process.pid, os.WUNTRACED)
             assert os.WIFSTOPPED(status), log.read_text()
